@@ -1,0 +1,113 @@
+//! The one error of the library: a kind to act on, a sentence to read, and what lies beneath.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What a caller can do something about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// What was asked for is not allowed: a name too long, an unknown driver. Nothing changed.
+    InvalidInput,
+    /// The tenant, definition or instance named does not exist. Nothing changed.
+    NotFound,
+    /// It exists already, and differently: other bytes for a definition, other contents for a request id. Nothing changed.
+    AlreadyExists,
+    /// The move is not legal now; the sentence says which are and what is in the way. Nothing changed.
+    IllegalMove,
+    /// The status changed between reading and committing, and the request asked to be told. Nothing changed.
+    StatusChanged,
+    /// Bytes in a store or in the metadata are not those that were written.
+    Corrupt,
+    /// Another process, or another engine of this one, has the directory open. Nothing changed.
+    Locked,
+    /// The directory holds something that is not ours, or that a newer version wrote. Nothing changed.
+    Foreign,
+    /// The engine is closed, or a store takes no more calls until it is opened again.
+    Unavailable,
+    /// The commit may or may not have happened. A repeat with the same request id settles it.
+    Indeterminate,
+    /// A deadline passed first.
+    TimedOut,
+    /// A thread of the engine panicked: a bug of ours.
+    Panicked,
+    /// The operating system or a store reported an error.
+    Io,
+}
+
+/// The result of everything that can fail.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong. [`kind`](Self::kind) is for programs; the text, with its sources, is for people and never
+/// carries a payload.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+impl Error {
+    /// An error with nothing beneath it.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), source: None }))
+    }
+
+    /// An error of the operating system or of a store, with what was being done.
+    pub fn io(doing: impl Into<String>, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Box::new(Inner { kind: ErrorKind::Io, message: doing.into(), source: Some(source.into()) }))
+    }
+
+    /// An error of the given kind with another beneath it.
+    pub fn with_source(
+        kind: ErrorKind,
+        message: impl Into<String>,
+        source: impl Into<Box<dyn StdError + Send + Sync>>,
+    ) -> Self {
+        Self(Box::new(Inner { kind, message: message.into(), source: Some(source.into()) }))
+    }
+
+    /// The same kind, with a sentence about what was being done on top.
+    #[must_use]
+    pub fn context(self, doing: impl Into<String>) -> Self {
+        Self(Box::new(Inner { kind: self.0.kind, message: doing.into(), source: Some(Box::new(self)) }))
+    }
+
+    /// What a caller can do something about.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)?;
+        let mut next = self.0.source.as_deref().map(|err| err as &dyn StdError);
+        // Our own errors print their sources themselves; one level is enough for all of them.
+        if let Some(err) = next.take() {
+            write!(f, ": {err}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({self})", self.0.kind)
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|err| err as &(dyn StdError + 'static))
+    }
+}
+
+impl From<cutover_formats::FormatError> for Error {
+    /// For what a caller gave. What was read from disk becomes [`ErrorKind::Corrupt`] where it is read.
+    fn from(err: cutover_formats::FormatError) -> Self {
+        Self::new(ErrorKind::InvalidInput, err.to_string())
+    }
+}

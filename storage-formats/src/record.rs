@@ -1,0 +1,256 @@
+//! The records: what a value in a store says.
+//!
+//! Records are plain data. Those that change carry a revision, which rises by one with each write.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{InstanceId, StoreId};
+
+/// A definition: created once, never updated or deleted while its tenant exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DefinitionRecord {
+    /// The bytes.
+    #[serde(with = "serde_bytes")]
+    pub body: Vec<u8>,
+    /// Their content type, as the definer gave it.
+    pub content_type: String,
+    /// SHA-256 of the body.
+    pub digest: [u8; 32],
+    /// When it was created, in milliseconds since 1970. A copy keeps it.
+    pub created_ms: u64,
+}
+
+/// How an instance ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Ending {
+    /// All its work is done.
+    Completed,
+    /// A step failed for good, or its runner said so.
+    Failed,
+    /// It was asked to stop and did.
+    Cancelled,
+    /// It was stopped without being asked.
+    Terminated,
+}
+
+/// Who holds or held a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRecord {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Epoch of the launch. Of two ended records in two stores the later epoch is the true one.
+    pub epoch: u64,
+    /// `None` while the instance lives.
+    pub ended: Option<KeyEnd>,
+    /// Counts the writes.
+    pub revision: u64,
+}
+
+/// What an ended key remembers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyEnd {
+    /// How the instance ended.
+    pub ending: Ending,
+    /// From when on the key is as if it had never been, in milliseconds since 1970.
+    pub out_of_scope_ms: u64,
+}
+
+/// What a request id was answered. Immutable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRecord {
+    /// SHA-256 of what was asked for: the same id with other contents is an error.
+    pub digest: [u8; 32],
+    /// The answer.
+    pub answer: Answer,
+    /// From when on it is forgotten, in milliseconds since 1970.
+    pub until_ms: u64,
+}
+
+/// The answer to a launch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The instance was started.
+    Started(InstanceId),
+    /// The key was live; the instance that holds it was handed back on request.
+    Existing(InstanceId),
+    /// The key was live.
+    Conflict(InstanceId),
+    /// The key had ended and may not be used again yet.
+    Rejected(InstanceId, Ending),
+}
+
+/// The head of an instance. Input and output are rows of their own, so that a change of state does not
+/// write them again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceRecord {
+    /// Name of its definition.
+    pub definition: String,
+    /// Version of its definition.
+    pub version: u32,
+    /// Scope and key, if it has one.
+    pub key: Option<(String, Vec<u8>)>,
+    /// Epoch of the launch.
+    pub epoch: u64,
+    /// `None` while it lives.
+    pub ended: Option<InstanceEnd>,
+    /// Cancellation was asked for; its workers are told.
+    pub cancel_requested: bool,
+    /// Steps created and not yet ended.
+    pub open_steps: u32,
+    /// When it was launched, in milliseconds since 1970.
+    pub launched_ms: u64,
+    /// When its first steps become ready, in milliseconds since 1970.
+    pub start_ms: u64,
+    /// Counts the writes.
+    pub revision: u64,
+}
+
+/// How and when an instance ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstanceEnd {
+    /// How.
+    pub ending: Ending,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// When it may be collected, in milliseconds since 1970.
+    pub collect_ms: u64,
+    /// Why, in words; empty for `Completed`.
+    pub reason: String,
+}
+
+/// Input or output of an instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PayloadRecord {
+    /// The bytes.
+    #[serde(with = "serde_bytes")]
+    pub bytes: Vec<u8>,
+}
+
+/// Where a step is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum StepState {
+    /// Not all of its parents are done.
+    Waiting {
+        /// How many are not.
+        parents: u32,
+    },
+    /// A worker may take it from this time on, in milliseconds since 1970.
+    Ready {
+        /// When.
+        at_ms: u64,
+    },
+    /// Done.
+    Completed,
+    /// Failed for good.
+    Failed,
+}
+
+/// A fencing token: a lease given later has a higher one, also across restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Token {
+    /// How often the engine's directory had been opened.
+    pub incarnation: u64,
+    /// Counter within that.
+    pub counter: u64,
+}
+
+/// One settled assignment of a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The worker's name.
+    pub worker: String,
+    /// Its token.
+    pub token: Token,
+    /// When it was given, in milliseconds since 1970.
+    pub from_ms: u64,
+    /// When its result was committed, in milliseconds since 1970.
+    pub until_ms: u64,
+    /// Why it failed; `None` if it did not.
+    pub failure: Option<String>,
+}
+
+/// A step. A lease is not written: it is void after a restart, and tokens go on rising.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Where it is.
+    pub state: StepState,
+    /// The queue that it waits in.
+    pub queue: String,
+    /// What its worker is given.
+    #[serde(with = "serde_bytes")]
+    pub input: Vec<u8>,
+    /// What its worker gave back.
+    #[serde(with = "serde_bytes")]
+    pub result: Vec<u8>,
+    /// Most attempts; the one after that fails it for good.
+    pub max_attempts: u32,
+    /// Its settled assignments, oldest first.
+    pub history: Vec<Assignment>,
+    /// Counts the writes.
+    pub revision: u64,
+}
+
+/// A row whose key says it all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Marker {}
+
+/// A note of the engine beside a tenant's rows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NoteRecord {
+    /// This definition is here and perhaps not in the other store.
+    Gap,
+    /// A `TerminateExisting` over two stores: end the old instance there, then apply these rows here.
+    Replace {
+        /// The instance to end.
+        old: InstanceId,
+        /// The store that it is in.
+        old_store: StoreId,
+        /// When it ends, in milliseconds since 1970.
+        at_ms: u64,
+        /// Why it ends.
+        reason: String,
+        /// What is launched instead, in the bytes of this store's layout: family, key, value.
+        rows: Vec<(u8, Vec<u8>, Vec<u8>)>,
+    },
+    /// Kept counters as of a moment: for people, not for decisions.
+    Counters {
+        /// Instances in the store.
+        instances: u64,
+        /// Those of them that live.
+        live: u64,
+        /// Definitions in the store.
+        definitions: u64,
+    },
+    /// How far a copy of definitions into this store has come. Belongs to one migration.
+    CopyPosition {
+        /// The definition copied last.
+        name: String,
+        /// Its version.
+        version: u32,
+        /// Definitions copied so far.
+        copied: u64,
+        /// Their bytes.
+        bytes: u64,
+    },
+}
+
+/// Any record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// In `definitions`.
+    Definition(DefinitionRecord),
+    /// In `keys`.
+    Key(KeyRecord),
+    /// In `requests`.
+    Request(RequestRecord),
+    /// In `instances`.
+    Instance(InstanceRecord),
+    /// In `instances`, beside the head.
+    Payload(PayloadRecord),
+    /// In `steps`.
+    Step(StepRecord),
+    /// In `ready` and `expiry`.
+    Marker(Marker),
+    /// In `notes`.
+    Note(NoteRecord),
+}
