@@ -12,6 +12,7 @@ pub mod memory;
 pub mod rocksdb;
 #[cfg(feature = "sled")]
 pub mod sled;
+pub(crate) mod space;
 
 use std::ops::ControlFlow;
 use std::path::Path;
