@@ -34,6 +34,9 @@ pub enum Write {
     Synced,
 }
 
+/// What a scan calls for every row, with its key and value, until it breaks.
+pub type Visit<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
 /// Opens directories as stores.
 pub trait Driver: Send + Sync + 'static {
     /// Its name in the catalog and on the command line: lower case, no spaces.
@@ -84,13 +87,7 @@ pub trait Store: Send + Sync {
     ///
     /// # Errors
     /// If the store cannot be read.
-    fn scan(
-        &self,
-        family: Family,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()>;
+    fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()>;
 
     /// Applies the batch: later changes of the same key win.
     ///

@@ -332,7 +332,11 @@ pub fn decode(family: Family, key: &[u8]) -> Result<(TenantId, RowId<'static>)> 
         Family::Expiry => RowId::Expiry { at_ms: reader.u64()?, what: reader.expiring()? },
         Family::Notes => RowId::Note(reader.note()?),
     };
-    if reader.rest.is_empty() { Ok((tenant, id)) } else { Err(FormatError::TrailingBytes { what: "a row key" }) }
+    if reader.rest.is_empty() {
+        Ok((tenant, id))
+    } else {
+        Err(FormatError::TrailingBytes { what: "a row key" })
+    }
 }
 
 const MALFORMED: FormatError = FormatError::Malformed { what: "a row key" };
