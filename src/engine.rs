@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cutover_formats::limits;
 use cutover_formats::meta::{EngineRecord, Retention, Status, TenantRecord};
-use cutover_formats::{Layout, StoreId, TenantId};
+use cutover_formats::{Layout, StoreId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::catalog::StoreSpec;

@@ -1,7 +1,7 @@
 //! A tenant's journal: one line of JSON for each change of its status, for people and programs. The record decides, the journal
 //! only tells; opening mends one that lacks the line which the record names.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,9 @@ use serde_json::json;
 use super::dir::private_append;
 use crate::error::{Error, Result};
 
-/// An open journal.
+/// A journal. No file stays open: a thousand tenants would hold a thousand.
 pub(crate) struct Journal {
     path: PathBuf,
-    file: File,
 }
 
 impl Journal {
@@ -29,7 +28,8 @@ impl Journal {
         if whole < text.len() {
             file.set_len(whole as u64).map_err(|err| Error::io(doing(), err))?;
         }
-        let mut journal = Self { path: path.to_path_buf(), file };
+        drop(file);
+        let journal = Self { path: path.to_path_buf() };
         let seq = text.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n').rev().find_map(parse);
         if seq.is_none_or(|line| line.seq < last.seq) {
             journal.append(last)?;
@@ -38,14 +38,13 @@ impl Journal {
     }
 
     /// Adds a line and makes it durable.
-    pub(crate) fn append(&mut self, line: &JournalLine) -> Result<()> {
+    pub(crate) fn append(&self, line: &JournalLine) -> Result<()> {
         let text = json!({
             "seq": line.seq, "epoch": line.epoch, "at_ms": line.at_ms, "who": line.who,
             "from": line.from.name(), "to": line.to.name(), "why": line.why,
         });
-        self.file
-            .write_all(format!("{text}\n").as_bytes())
-            .and_then(|()| self.file.sync_data())
+        private_append(&self.path)
+            .and_then(|mut file| file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_data()))
             .map_err(|err| Error::io(format!("writing the journal {}", self.path.display()), err))
     }
 
@@ -92,7 +91,7 @@ mod tests {
     fn a_missing_or_torn_last_line_is_mended() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j.jsonl");
-        let mut journal = Journal::open(&path, &line(1)).unwrap();
+        let journal = Journal::open(&path, &line(1)).unwrap();
         journal.append(&line(2)).unwrap();
         drop(journal);
         let whole = fs::read(&path).unwrap();

@@ -36,10 +36,6 @@ impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 /// One page of a scan.
@@ -173,17 +169,6 @@ impl Space {
             Ok(ControlFlow::Break(()))
         })?;
         Ok(first)
-    }
-
-    /// How many rows `prefix` has, and the bytes of their values. Reads them all.
-    pub(crate) fn count(&self, tenant: TenantId, prefix: Prefix<'_>) -> Result<(u64, u64)> {
-        let (mut rows, mut bytes) = (0, 0);
-        self.scan(tenant, prefix, None, |_, value| {
-            rows += 1;
-            bytes += value.len() as u64;
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok((rows, bytes))
     }
 
     /// Removes all rows of a tenant, durably.

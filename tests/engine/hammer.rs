@@ -56,6 +56,14 @@ fn hammer(tenant: &Tenant, ledger: &Ledger, seed: u64, stop: &AtomicBool) {
     }
 }
 
+struct StopOnDrop<'s>(&'s AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Runs eight threads while `moves` moves the tenant.
 fn while_hammered(tenant: &Tenant, moves: impl FnOnce(&Ledger)) -> Ledger {
     let (ledger, stop) = (Ledger::new(), AtomicBool::new(false));
@@ -71,8 +79,8 @@ fn while_hammered(tenant: &Tenant, moves: impl FnOnce(&Ledger)) -> Ledger {
                 }
             });
         }
+        let _stop = StopOnDrop(&stop);
         moves(&ledger);
-        stop.store(true, Ordering::Relaxed);
     });
     ledger
 }
@@ -156,7 +164,7 @@ fn every_step_is_done_exactly_once_while_the_tenant_moves() {
     let launched = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for n in 0..2 {
-            let (tenant, launched, stop) = (&tenant, &launched, &stop);
+            let (tenant, launched, stop, done) = (&tenant, &launched, &stop, &done);
             scope.spawn(move || {
                 let mut key = 0;
                 while !stop.load(Ordering::Relaxed) {
@@ -164,8 +172,9 @@ fn every_step_is_done_exactly_once_while_the_tenant_moves() {
                     let launch = keyed(&format!("{n}/{key}")).step(NewStep::new("a")).step(NewStep::new("b"));
                     assert!(matches!(tenant.launch(&launch).unwrap(), Launched::Started(_)));
                     launched.fetch_add(1, Ordering::Relaxed);
-                    if launched.load(Ordering::Relaxed) % 64 == 0 {
-                        std::thread::yield_now();
+                    // Launching is quicker than working; what is live stays bounded.
+                    while launched.load(Ordering::Relaxed) as usize * 3 > done.lock().len() + 600 {
+                        std::thread::sleep(Duration::from_millis(1));
                     }
                 }
             });
@@ -192,6 +201,8 @@ fn every_step_is_done_exactly_once_while_the_tenant_moves() {
                 }
             });
         }
+        // Also when a migration below fails, so that the test does.
+        let _stop = StopOnDrop(&stop);
         let begun = Instant::now();
         let mut round = 0;
         while round < 8 || begun.elapsed() < Duration::from_secs(2) {
@@ -200,7 +211,6 @@ fn every_step_is_done_exactly_once_while_the_tenant_moves() {
             migration.start(memory(&format!("s{round}")), MigrationOptions::default()).unwrap();
             to_stable(&tenant);
         }
-        stop.store(true, Ordering::Relaxed);
     });
     let done = done.into_inner();
     assert_eq!(done.len() as u64, launched.into_inner() * 3);
