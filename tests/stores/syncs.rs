@@ -9,8 +9,8 @@ use std::process::Command;
 use crate::child::{self, SIZES, Task};
 use crate::{dir, drivers};
 
-const CALLS: &str = "trace=openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,\
-                     write,writev,pwrite64,pwritev,pwritev2,ftruncate,fallocate,fsync,fdatasync";
+const CALLS: &str = "trace=openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,unlink,unlinkat,\
+                     write,writev,pwrite64,pwritev,pwritev2,fsync,fdatasync";
 
 #[test]
 fn a_synced_commit_is_synced_in_every_file_that_was_written() {
@@ -81,24 +81,21 @@ impl Files {
                 }
             }
             "openat" | "open" | "creat" | "mkdir" | "mkdirat" => {
-                // A new name changes the directory that it is in.
-                if (name.starts_with("mkdir") || rest.contains("O_CREAT"))
-                    && let Some((_, path)) = rest.split_once('"')
-                    && let Some((path, _)) = path.split_once('"')
-                    && path.starts_with(&self.root)
-                    && let Some((parent, _)) = path.rsplit_once('/')
-                    && parent.len() > self.root.len()
-                {
-                    self.state.entry(parent.to_owned()).or_default().0 += 1;
+                if name.starts_with("mkdir") || rest.contains("O_CREAT") {
+                    self.entry_changed(rest.split('"').nth(1));
                 }
             }
+            "unlink" | "unlinkat" => {
+                rest.split('"').nth(1).and_then(|path| self.state.remove(path));
+            }
             "rename" | "renameat" | "renameat2" => {
-                if let Some(to) = rest.split('"').nth(3)
-                    && to.starts_with(&self.root)
-                    && let Some((parent, _)) = to.rsplit_once('/')
-                {
-                    self.state.entry(parent.to_owned()).or_default().0 += 1;
+                let mut paths = rest.split('"').skip(1).step_by(2);
+                let (from, to) = (paths.next(), paths.next());
+                let moved = from.and_then(|from| self.state.remove(from));
+                if let (Some(state), Some(to)) = (moved, to) {
+                    self.state.insert(to.to_owned(), state);
                 }
+                self.entry_changed(to);
             }
             _ => {
                 let Some(file) = self.file(rest) else { return };
@@ -109,6 +106,16 @@ impl Files {
                     self.count(call);
                 }
             }
+        }
+    }
+
+    /// A new name changes the directory that it is in: the store's or, for the store's own, the one above.
+    fn entry_changed(&mut self, path: Option<&str>) {
+        if let Some((parent, _)) = path.and_then(|path| path.rsplit_once('/'))
+            && parent.starts_with(&self.root)
+            && path.is_some_and(|path| !path.ends_with("/LOG"))
+        {
+            self.state.entry(parent.to_owned()).or_default().0 += 1;
         }
     }
 
