@@ -1,7 +1,34 @@
 //! An embedded engine that hosts two stores and moves a tenant from one to the other while it is used.
 
-pub mod error;
+mod catalog;
+pub mod clock;
+mod engine;
+mod error;
+mod event;
+mod gc;
+mod locks;
+mod meta;
+pub mod migration;
+mod shared;
 pub mod status;
 pub mod store;
+mod tenant;
+mod threads;
 
+pub use catalog::StoreSpec;
+pub use cutover_formats as formats;
+pub use cutover_formats::meta::{JournalLine, Retention};
+pub use cutover_formats::record::{Ending, Token};
+pub use cutover_formats::{InstanceId, Phase, Role, Status, StoreId, StoreStatus, TenantId};
+pub use engine::{Builder, Engine, TenantOptions};
 pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, Observer};
+pub use migration::phase::Move;
+pub use migration::{Hold, Migration, MigrationOptions, Progress};
+pub use shared::Durability;
+pub use tenant::control::CopyProgress;
+pub use tenant::types::{
+    Beat, Completion, ConflictPolicy, Defined, Definition, Ended, Failure, Filter, Instance, InstancePage,
+    InstanceState, Launch, Launched, NewStep, ReusePolicy, Settled, Task,
+};
+pub use tenant::{Tenant, Worker};

@@ -6,12 +6,15 @@
 
 pub mod batch;
 pub mod contract;
+#[cfg(any(feature = "rocksdb", feature = "sled"))]
+mod files;
 pub mod group;
 pub mod memory;
 #[cfg(feature = "rocksdb")]
 pub mod rocksdb;
 #[cfg(feature = "sled")]
 pub mod sled;
+pub(crate) mod space;
 
 use std::ops::ControlFlow;
 use std::path::Path;

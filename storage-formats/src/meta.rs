@@ -308,4 +308,6 @@ pub struct EngineRecord {
     pub incarnation: u64,
     /// The engine's clock never starts below this, in milliseconds since 1970.
     pub clock_ms: u64,
+    /// It was closed in order: nothing that was acknowledged can be missing.
+    pub clean: bool,
 }

@@ -1,0 +1,350 @@
+//! The front door: open a data directory, make tenants, close it.
+
+mod open;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover_formats::limits;
+use cutover_formats::meta::{EngineRecord, Retention, Status, TenantRecord};
+use cutover_formats::{Layout, StoreId, TenantId};
+use parking_lot::{Mutex, RwLock};
+
+use crate::catalog::StoreSpec;
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Observer;
+use crate::gc;
+use crate::meta::slot::Slots;
+use crate::migration::driver;
+use crate::migration::replicate::Replicator;
+use crate::shared::{Durability, Shared, Thread};
+use crate::store::Driver;
+use crate::tenant::control::{self, Control};
+use crate::tenant::{Inner, Tenant};
+use crate::threads::Threads;
+
+/// How often the clock's high-water mark is made durable.
+const MARK: Duration = Duration::from_secs(10);
+/// How long dropping an engine waits for its threads.
+const DROP_DEADLINE: Duration = Duration::from_secs(30);
+
+/// An open data directory. Cheap to clone; it closes when the last clone is dropped.
+#[derive(Clone)]
+pub struct Engine(Arc<Open>);
+
+struct Open {
+    core: Arc<Core>,
+    threads: Threads,
+}
+
+/// What the background threads see of an engine.
+pub(crate) struct Core {
+    pub(crate) shared: Arc<Shared>,
+    tenants: RwLock<HashMap<String, Arc<Inner>>>,
+    /// Held while tenants are made or removed.
+    making: Mutex<()>,
+    mark: Mutex<Slots<EngineRecord>>,
+    replicator: Mutex<Replicator>,
+}
+
+/// How to open an engine.
+#[must_use]
+pub struct Builder {
+    path: PathBuf,
+    durability: Durability,
+    drivers: Vec<Arc<dyn Driver>>,
+    layouts: Vec<Arc<dyn Layout>>,
+    clock: Arc<dyn Clock>,
+    observer: Option<Arc<dyn Observer>>,
+    background: bool,
+}
+
+impl Builder {
+    /// What an acknowledgement promises; [`Durability::Synced`] unless said otherwise.
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// Adds a driver, or replaces the one of the same name.
+    pub fn driver(mut self, driver: Arc<dyn Driver>) -> Self {
+        self.drivers.push(driver);
+        self
+    }
+
+    /// Adds a layout.
+    pub fn layout(mut self, layout: Arc<dyn Layout>) -> Self {
+        self.layouts.push(layout);
+        self
+    }
+
+    /// Another clock.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Somebody to tell what happens.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Whether the engine has threads of its own that collect, copy and drive (it has, unless told otherwise). Without them call
+    /// [`Engine::step`].
+    pub fn background(mut self, on: bool) -> Self {
+        self.background = on;
+        self
+    }
+
+    /// Opens the directory, making it if it is missing or empty. Whatever a crash has interrupted is finished or repeated: before
+    /// the first call is served where a promise depends on it, in the background otherwise.
+    ///
+    /// # Errors
+    /// [`Locked`](ErrorKind::Locked) if another engine has it open, [`Foreign`](ErrorKind::Foreign) if it is not ours or of a newer version,
+    /// [`Corrupt`](ErrorKind::Corrupt) if it is damaged beyond its second copies.
+    pub fn open(self) -> Result<Engine> {
+        open::open(self)
+    }
+}
+
+/// What a new tenant is like.
+#[derive(Debug, Clone)]
+pub struct TenantOptions {
+    store: StoreSpec,
+    retention: Retention,
+    scopes: Vec<(String, Retention)>,
+}
+
+impl TenantOptions {
+    /// A tenant in this store. What has ended is kept for an hour.
+    pub fn new(store: StoreSpec) -> Self {
+        const HOUR: u64 = 3_600_000;
+        let retention = Retention { instance_ms: HOUR, key_ms: HOUR, request_ms: HOUR };
+        Self { store, retention, scopes: Vec::new() }
+    }
+
+    /// How long what has ended is kept.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// The same for instances with a key in this scope.
+    #[must_use]
+    pub fn scope_retention(mut self, scope: impl Into<String>, retention: Retention) -> Self {
+        self.scopes.push((scope.into(), retention));
+        self
+    }
+}
+
+impl Engine {
+    /// Opens the data directory at `path` when [`Builder::open`] is called.
+    pub fn builder(path: impl AsRef<Path>) -> Builder {
+        Builder {
+            path: path.as_ref().to_path_buf(),
+            durability: Durability::default(),
+            drivers: open::default_drivers(),
+            layouts: vec![Arc::new(cutover_formats::V1)],
+            clock: Arc::new(SystemClock::default()),
+            observer: None,
+            background: true,
+        }
+    }
+
+    /// Makes a tenant. It is durable when this returns.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if there is one of this name; [`InvalidInput`](ErrorKind::InvalidInput) for a bad name or
+    /// an unknown driver.
+    pub fn create_tenant(&self, name: &str, options: TenantOptions) -> Result<Tenant> {
+        limits::check_name("the name of the tenant", name)?;
+        for (scope, _) in &options.scopes {
+            limits::check_name("the scope of a retention", scope)?;
+        }
+        let core = &self.0.core;
+        core.shared.check()?;
+        let _making = core.making.lock();
+        if core.tenants.read().contains_key(name) {
+            return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a tenant {name:?} already")));
+        }
+        core.shared.catalog.check(&options.store)?;
+        let id = core.shared.catalog.next_tenant()?;
+        let space = core.shared.catalog.place(&options.store, id, |_| None)?;
+        let now_ms = core.shared.now_ms();
+        let record = TenantRecord {
+            id,
+            name: name.to_owned(),
+            deleting: false,
+            status: Status::stable(1, space.id),
+            entered_ms: now_ms,
+            migration: None,
+            last: None,
+            retire: Vec::new(),
+            retention: options.retention,
+            scopes: options.scopes,
+            journal: control::created(now_ms),
+        };
+        let control = Control::create(&core.shared.dir.meta(), record)?;
+        let tenant = Arc::new(Inner::new(Arc::clone(&core.shared), control, vec![space]));
+        core.tenants.write().insert(name.to_owned(), Arc::clone(&tenant));
+        Ok(Tenant(tenant))
+    }
+
+    /// The tenant of this name.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is none.
+    pub fn tenant(&self, name: &str) -> Result<Tenant> {
+        self.0.core.shared.check()?;
+        let tenant = self.0.core.tenants.read().get(name).cloned();
+        tenant.map(Tenant).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no tenant {name:?}")))
+    }
+
+    /// The names of all tenants, sorted.
+    #[must_use]
+    pub fn tenants(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.0.core.tenants.read().keys().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Removes a tenant with everything it has, in whatever phase it is. When this returns it is gone for good; a crash before that
+    /// leaves it whole, or gone after the next opening.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is none of this name; [`TimedOut`](ErrorKind::TimedOut) if its operations do not end: it is
+    /// not served any more and goes at the next opening.
+    pub fn delete_tenant(&self, name: &str) -> Result<()> {
+        let core = &self.0.core;
+        let _making = core.making.lock();
+        let tenant = self.tenant(name)?.0;
+        let mut control = tenant.control.lock();
+        control.persist(core.shared.now_ms(), "operator", "deleted", |record| record.deleting = true)?;
+        tenant.mark_deleted();
+        core.tenants.write().remove(name);
+        if let Err(holders) = core.shared.pins.begin_wait(tenant.id).wait(DROP_DEADLINE) {
+            let message = format!("the tenant {name:?} has operations that do not end: {holders:?}");
+            return Err(Error::new(ErrorKind::TimedOut, message));
+        }
+        open::erase(&core.shared, &tenant, &control)
+    }
+
+    /// Does what the background threads would do, once for every tenant: drive, copy, collect. Says whether anything may be left to do
+    /// right now.
+    ///
+    /// # Errors
+    /// If the engine is closed.
+    pub fn step(&self) -> Result<bool> {
+        self.0.core.shared.check()?;
+        let soon = |next: Option<Duration>| next.is_some_and(|next| next.is_zero());
+        let (driven, copied, collected) = (self.0.core.drive(), self.0.core.copy(), self.0.core.collect());
+        Ok(soon(driven) || soon(copied) || soon(collected))
+    }
+
+    /// Where a store of the catalog is, if it has not been removed.
+    #[must_use]
+    pub fn store_path(&self, id: StoreId) -> Option<PathBuf> {
+        let catalog = &self.0.core.shared.catalog;
+        catalog.record(id).filter(|record| !record.retired).map(|record| catalog.directory(&record))
+    }
+
+    /// The driver of a store, also of one that has been removed.
+    #[must_use]
+    pub fn store_driver(&self, id: StoreId) -> Option<String> {
+        self.0.core.shared.catalog.record(id).map(|record| record.driver)
+    }
+
+    /// Takes no more calls, waits for those that are under way and for the threads until the deadline, and lets go of the directory.
+    ///
+    /// # Errors
+    /// [`TimedOut`](ErrorKind::TimedOut) if something does not end: the directory stays locked until it does and every handle is dropped.
+    /// [`Panicked`](ErrorKind::Panicked) if a thread of the engine had panicked.
+    pub fn close(&self, deadline: Duration) -> Result<()> {
+        self.0.close(deadline)
+    }
+}
+
+impl Open {
+    fn close(&self, deadline: Duration) -> Result<()> {
+        let shared = &self.core.shared;
+        let verdict = shared.check();
+        shared.close();
+        self.threads.join(deadline)?;
+        let tenants: Vec<Arc<Inner>> = self.core.tenants.write().drain().map(|(_, tenant)| tenant).collect();
+        for tenant in &tenants {
+            tenant.wake_callers();
+            if let Err(holders) = shared.pins.begin_wait(tenant.id).wait(deadline) {
+                let message = format!("the tenant {:?} has operations that do not end: {holders:?}", tenant.name);
+                return Err(Error::new(ErrorKind::TimedOut, message));
+            }
+            tenant.spaces.write().clear();
+        }
+        let synced = shared.catalog.close();
+        if verdict.is_ok() && synced.is_ok() {
+            self.core.write_mark(true)?;
+        }
+        shared.dir.unlock();
+        verdict.or_else(|err| if err.kind() == ErrorKind::Unavailable { Ok(()) } else { Err(err) }).and(synced)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if !self.core.shared.is_closed() {
+            // Nobody is left to be told.
+            drop(self.close(DROP_DEADLINE));
+        }
+    }
+}
+
+impl Core {
+    fn all(&self) -> Vec<Arc<Inner>> {
+        self.tenants.read().values().cloned().collect()
+    }
+
+    fn drive(&self) -> Option<Duration> {
+        self.all().iter().filter_map(|tenant| driver::step(tenant)).min()
+    }
+
+    fn copy(&self) -> Option<Duration> {
+        let mut replicator = self.replicator.lock();
+        self.all().iter().filter_map(|tenant| replicator.step(tenant)).min()
+    }
+
+    fn collect(&self) -> Option<Duration> {
+        let due = self.all().iter().map(|tenant| gc::step(tenant).unwrap_or(u64::MAX)).min()?;
+        Some(Duration::from_millis(due.saturating_sub(self.shared.now_ms())))
+    }
+
+    /// Makes durable that the clock has come this far.
+    fn write_mark(&self, clean: bool) -> Result<()> {
+        let record = EngineRecord {
+            incarnation: self.shared.incarnation(),
+            clock_ms: self.shared.now_ms() + if clean { 0 } else { MARK.as_millis() as u64 },
+            clean,
+        };
+        self.mark.lock().write(&record).map(drop)
+    }
+}
+
+fn start_threads(open: &Open) -> Result<()> {
+    let shared = &open.core.shared;
+    let core = Arc::clone(&open.core);
+    open.threads.start(shared, Thread::Driver, move || core.drive())?;
+    let core = Arc::clone(&open.core);
+    open.threads.start(shared, Thread::Replicator, move || core.copy())?;
+    let core = Arc::clone(&open.core);
+    let mut marked = core.shared.clock.monotonic();
+    open.threads.start(shared, Thread::Collector, move || {
+        let now = core.shared.clock.monotonic();
+        if now.saturating_sub(marked) >= MARK && core.write_mark(false).is_ok() {
+            marked = now;
+        }
+        core.collect().map(|next| next.max(Duration::from_millis(1)))
+    })
+}

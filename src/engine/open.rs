@@ -1,0 +1,148 @@
+//! Opening: read the metadata, open the stores, finish what a crash interrupted, start the threads.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use cutover_formats::codec::RecordType;
+use cutover_formats::meta::EngineRecord;
+use cutover_formats::{Phase, Role, TenantId};
+use parking_lot::{Mutex, RwLock};
+
+use super::{Builder, Core, Engine, Open, start_threads};
+use crate::catalog::{Catalog, Released};
+use crate::clock::EngineClock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::meta::dir::DataDir;
+use crate::meta::slot::Slots;
+use crate::migration::driver;
+use crate::migration::phase::Move;
+use crate::migration::transition;
+use crate::shared::Shared;
+use crate::store::Driver;
+use crate::store::memory::MemoryDriver;
+use crate::tenant::Inner;
+use crate::tenant::control::{self, Control};
+use crate::threads::Threads;
+
+/// The drivers of this build.
+pub(super) fn default_drivers() -> Vec<Arc<dyn Driver>> {
+    vec![
+        Arc::new(MemoryDriver::default()),
+        #[cfg(feature = "rocksdb")]
+        Arc::new(crate::store::rocksdb::RocksDbDriver::default()),
+        #[cfg(feature = "sled")]
+        Arc::new(crate::store::sled::SledDriver::default()),
+    ]
+}
+
+pub(super) fn open(builder: Builder) -> Result<Engine> {
+    let dir = DataDir::open(&builder.path)?;
+    let meta = dir.meta();
+    let (mut mark, last) = Slots::<EngineRecord>::open(&meta, "engine", RecordType::Engine)?;
+    let last = last.unwrap_or(EngineRecord { incarnation: 0, clock_ms: 0, clean: true });
+    let clock = EngineClock::open(builder.clock, last.clock_ms);
+    // The incarnation is durable before any token is given: all leases from before are void.
+    let incarnation = last.incarnation + 1;
+    mark.write(&EngineRecord { incarnation, clock_ms: clock.now_ms(), clean: false })?;
+    let drivers: BTreeMap<_, _> =
+        builder.drivers.into_iter().map(|driver| (driver.name().to_owned(), driver)).collect();
+    let layouts = builder.layouts.into_iter().map(|layout| (layout.name().to_owned(), layout)).collect();
+    let catalog = Catalog::open(dir.path(), &meta, drivers, layouts)?;
+    let shared =
+        Arc::new(Shared::new(dir, clock, builder.durability, catalog, builder.observer, incarnation));
+    let mut tenants = Vec::new();
+    for id in control::tenants(&meta)? {
+        if let Some(tenant) = open_tenant(&shared, id)? {
+            tenants.push(tenant);
+        }
+    }
+    shared.catalog.remove_orphans()?;
+    for tenant in &tenants {
+        recover(tenant, last.clean)?;
+    }
+    let core = Arc::new(Core {
+        shared,
+        tenants: RwLock::new(tenants.into_iter().map(|tenant| (tenant.name.clone(), tenant)).collect()),
+        making: Mutex::new(()),
+        mark: Mutex::new(mark),
+        replicator: Mutex::default(),
+    });
+    let open = Open { core, threads: Threads::new() };
+    if builder.background {
+        start_threads(&open)?;
+    }
+    Ok(Engine(Arc::new(open)))
+}
+
+fn open_tenant(shared: &Arc<Shared>, id: TenantId) -> Result<Option<Arc<Inner>>> {
+    let meta = shared.dir.meta();
+    let Some(mut control) = Control::open(&meta, id)? else { return Ok(None) };
+    let record = control.record().clone();
+    for left in &record.retire {
+        shared.catalog.note_user(*left, id);
+    }
+    let mut spaces = Vec::new();
+    let mut broken_target = None;
+    for role in [Role::Initial, Role::Target] {
+        let Some(store) = record.status.store(role) else { continue };
+        match shared.catalog.use_store(store, id) {
+            Ok(space) => spaces.push(space),
+            // Nothing was launched in a target before the switch: it is dropped, and keeps nobody from opening.
+            Err(err) if role == Role::Target && record.status.phase == Phase::PreMigration => {
+                shared.catalog.note_user(store, id);
+                broken_target = Some(err);
+            }
+            // What a migration abandons may be broken for good.
+            Err(err) => return Err(err.context(format!("opening the tenant {:?}", record.name))),
+        }
+    }
+    control.drive.waited = broken_target.is_none() && record.status.phase == Phase::Stable && record.retire.is_empty();
+    let tenant = Arc::new(Inner::new(Arc::clone(shared), control, spaces));
+    if record.deleting {
+        let control = tenant.control.lock();
+        erase(shared, &tenant, &control)?;
+        return Ok(None);
+    }
+    if let Some(err) = broken_target {
+        let mut control = tenant.control.lock();
+        let why = format!("the target does not open and is dropped: {err}");
+        transition::make(&tenant, &mut control, Move::Cancel, "recovery", &why)?;
+    }
+    Ok(Some(tenant))
+}
+
+/// Finishes intents and resolves keys that are live twice, before the first call is served.
+fn recover(tenant: &Inner, clean: bool) -> Result<()> {
+    let op = tenant.enter("recover")?;
+    let redone = tenant.redo_replaces(&op)?;
+    let doubles = if clean { Vec::new() } else { tenant.resolve_doubles(&op)? };
+    drop(op);
+    if redone > 0 || !doubles.is_empty() {
+        let why = format!("{redone} replacements finished; ended as live twice: {doubles:?}");
+        tenant.control.lock().persist(tenant.shared.now_ms(), "recovery", &why, |_| {})?;
+    }
+    Ok(())
+}
+
+/// Removes a tenant that is marked as deleted: its rows, its stores where nobody else uses them, its files last.
+pub(super) fn erase(shared: &Shared, tenant: &Inner, control: &Control) -> Result<()> {
+    let record = control.record();
+    let status = record.status;
+    let stores: Vec<_> = [Some(status.initial), status.target]
+        .into_iter()
+        .flatten()
+        .chain(record.retire.iter().copied())
+        .collect();
+    for id in stores {
+        tenant.forget_space(id);
+        while driver::leave_store(tenant, id)? == Released::Busy {
+            // Pins are gone; what is still held is on its way out of a call.
+            std::thread::yield_now();
+        }
+    }
+    control.remove(&shared.dir.meta())?;
+    if shared.is_closed() {
+        return Err(Error::new(ErrorKind::Unavailable, "the engine was closed while a tenant was being deleted"));
+    }
+    Ok(())
+}

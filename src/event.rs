@@ -1,0 +1,63 @@
+//! What the engine tells whoever watches it.
+
+use std::time::Duration;
+
+use cutover_formats::{InstanceId, Phase};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A tenant's status changed: it is durable and published.
+    Phase {
+        /// Name of the tenant.
+        tenant: String,
+        /// The phase before.
+        from: Phase,
+        /// The phase after.
+        to: Phase,
+        /// The epoch after.
+        epoch: u64,
+    },
+    /// Every operation that had begun under an earlier status has ended.
+    Waited {
+        /// Name of the tenant.
+        tenant: String,
+        /// The phase whose status everybody has seen.
+        phase: Phase,
+        /// Its epoch.
+        epoch: u64,
+        /// How long it took from publishing on.
+        took: Duration,
+    },
+    /// Every definition is in both stores, byte for byte.
+    Verified {
+        /// Name of the tenant.
+        tenant: String,
+        /// Definitions compared.
+        compared: u64,
+        /// Those of them that had to be copied.
+        copied: u64,
+    },
+    /// Something stands in a migration's way; it is tried again.
+    Failed {
+        /// Name of the tenant.
+        tenant: String,
+        /// What, in words.
+        error: String,
+    },
+    /// An ended instance is about to be collected: its retention is over. Told before its rows are removed, so that after a crash it
+    /// may be told again.
+    Collecting {
+        /// Name of the tenant.
+        tenant: String,
+        /// The instance.
+        instance: InstanceId,
+    },
+}
+
+/// Whoever watches. Called on the thread where it happens: be quick, and do not call the engine.
+pub trait Observer: Send + Sync + 'static {
+    /// Something happened.
+    fn on_event(&self, event: &Event);
+}

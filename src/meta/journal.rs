@@ -1,0 +1,106 @@
+//! A tenant's journal: one line of JSON for each change of its status, for people and programs. The record decides, the journal
+//! only tells; opening mends one that lacks the line which the record names.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use cutover_formats::Phase;
+use cutover_formats::meta::JournalLine;
+use serde_json::json;
+
+use super::dir::private_append;
+use crate::error::{Error, Result};
+
+/// An open journal.
+pub(crate) struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+impl Journal {
+    /// Opens the journal, cuts off a torn last line, and adds `last` if it is missing.
+    pub(crate) fn open(path: &Path, last: &JournalLine) -> Result<Self> {
+        let doing = || format!("opening the journal {}", path.display());
+        let mut file = private_append(path).map_err(|err| Error::io(doing(), err))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(|err| Error::io(doing(), err))?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if whole < text.len() {
+            file.set_len(whole as u64).map_err(|err| Error::io(doing(), err))?;
+        }
+        let mut journal = Self { path: path.to_path_buf(), file };
+        let seq = text.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n').rev().find_map(parse);
+        if seq.is_none_or(|line| line.seq < last.seq) {
+            journal.append(last)?;
+        }
+        Ok(journal)
+    }
+
+    /// Adds a line and makes it durable.
+    pub(crate) fn append(&mut self, line: &JournalLine) -> Result<()> {
+        let text = json!({
+            "seq": line.seq, "epoch": line.epoch, "at_ms": line.at_ms, "who": line.who,
+            "from": line.from.name(), "to": line.to.name(), "why": line.why,
+        });
+        self.file
+            .write_all(format!("{text}\n").as_bytes())
+            .and_then(|()| self.file.sync_data())
+            .map_err(|err| Error::io(format!("writing the journal {}", self.path.display()), err))
+    }
+
+    /// Every line, oldest first. Lines that cannot be read are left out.
+    pub(crate) fn read(&self) -> Result<Vec<JournalLine>> {
+        let text = fs::read(&self.path)
+            .map_err(|err| Error::io(format!("reading the journal {}", self.path.display()), err))?;
+        Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+    }
+}
+
+fn parse(line: &[u8]) -> Option<JournalLine> {
+    let value: serde_json::Value = serde_json::from_slice(line).ok()?;
+    let text = |name: &str| value.get(name)?.as_str().map(str::to_owned);
+    let number = |name: &str| value.get(name)?.as_u64();
+    Some(JournalLine {
+        epoch: number("epoch")?,
+        seq: number("seq")?,
+        at_ms: number("at_ms")?,
+        who: text("who")?,
+        from: Phase::from_name(&text("from")?)?,
+        to: Phase::from_name(&text("to")?)?,
+        why: text("why")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(seq: u64) -> JournalLine {
+        JournalLine {
+            epoch: seq,
+            seq,
+            at_ms: 1,
+            who: "test".into(),
+            from: Phase::Stable,
+            to: Phase::PreMigration,
+            why: "because \"quoted\"".into(),
+        }
+    }
+
+    #[test]
+    fn a_missing_or_torn_last_line_is_mended() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j.jsonl");
+        let mut journal = Journal::open(&path, &line(1)).unwrap();
+        journal.append(&line(2)).unwrap();
+        drop(journal);
+        let whole = fs::read(&path).unwrap();
+        for cut in 0..=whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let lines = Journal::open(&path, &line(2)).unwrap().read().unwrap();
+            assert_eq!(lines.last(), Some(&line(2)), "cut at {cut}");
+            assert!(lines.len() <= 2);
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! A record in two slots, so that no crash and no unreadable file brings back a superseded one.
+//!
+//! Each slot is a file of its own with a counter and a checksum, replaced as a whole. A write goes to one and then to the other,
+//! and only then does it return; so when the caller publishes, *both* hold the new record, and one that becomes unreadable
+//! later is made good from the other.
+
+use std::fs;
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+
+use cutover_formats::FormatError;
+use cutover_formats::codec::{self, RecordType};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::dir::{sync_dir, write_durably};
+use crate::error::{Error, ErrorKind, Result};
+
+/// The two slots of one record.
+pub(crate) struct Slots<T> {
+    paths: [PathBuf; 2],
+    kind: RecordType,
+    counter: u64,
+    /// A write failed: what is on disk is unknown until it is read again.
+    doubtful: bool,
+    record: PhantomData<T>,
+}
+
+impl<T: Serialize + DeserializeOwned> Slots<T> {
+    /// Slots `<stem>.a` and `<stem>.b` in `dir`, and what they hold: `None` if neither exists.
+    pub(crate) fn open(dir: &Path, stem: &str, kind: RecordType) -> Result<(Self, Option<T>)> {
+        let paths = [dir.join(format!("{stem}.a")), dir.join(format!("{stem}.b"))];
+        let mut slots = Self { paths, kind, counter: 0, doubtful: false, record: PhantomData };
+        let record = slots.read_back()?;
+        Ok((slots, record))
+    }
+
+    /// Makes `record` durable in both slots. Returns what had been found there, if an earlier write had failed and
+    /// is now known to have happened after all: then `record` was *not* written and the caller starts from that.
+    pub(crate) fn write(&mut self, record: &T) -> Result<Option<T>> {
+        if let Some(found) = self.settle()? {
+            return Ok(Some(found));
+        }
+        let counter = self.counter + 1;
+        let bytes = codec::seal_slot(self.kind, counter, record)?;
+        self.doubtful = true;
+        for path in self.in_turn(counter) {
+            write_durably(path, &bytes)?;
+        }
+        self.doubtful = false;
+        self.counter = counter;
+        Ok(None)
+    }
+
+    /// After a failed write: reads what is there. Returns it if that write turns out to have happened after all.
+    pub(crate) fn settle(&mut self) -> Result<Option<T>> {
+        if !self.doubtful {
+            return Ok(None);
+        }
+        let before = self.counter;
+        let found = self.read_back()?;
+        self.doubtful = false;
+        Ok(found.filter(|_| self.counter != before))
+    }
+
+    /// Removes both files, durably.
+    pub(crate) fn remove(&self) -> Result<()> {
+        for path in &self.paths {
+            match fs::remove_file(path) {
+                Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io(format!("removing {}", path.display()), err));
+                }
+                _ => {}
+            }
+        }
+        self.paths[0].parent().map_or(Ok(()), sync_dir)
+    }
+
+    fn in_turn(&self, counter: u64) -> [&PathBuf; 2] {
+        let [a, b] = &self.paths;
+        if counter.is_multiple_of(2) { [a, b] } else { [b, a] }
+    }
+
+    /// Reads both, takes the later one and makes sure that both hold it.
+    fn read_back(&mut self) -> Result<Option<T>> {
+        let [a, b] = [self.read(&self.paths[0])?, self.read(&self.paths[1])?];
+        let both = matches!((&a, &b), (Slot::Good(one, ..), Slot::Good(other, ..)) if one == other);
+        let (counter, record, bytes) = match (a, b) {
+            (Slot::Missing, Slot::Missing) => return Ok(None),
+            (Slot::Good(one, record, bytes), Slot::Good(other, ..)) if one >= other => (one, record, bytes),
+            (_, Slot::Good(counter, record, bytes)) | (Slot::Good(counter, record, bytes), _) => {
+                (counter, record, bytes)
+            }
+            (Slot::Bad(err), _) | (_, Slot::Bad(err)) => {
+                let kind = match err {
+                    FormatError::Newer { .. } => ErrorKind::Foreign,
+                    _ => ErrorKind::Corrupt,
+                };
+                return Err(Error::with_source(kind, format!("{}", self.paths[0].display()), err));
+            }
+        };
+        if !both {
+            for path in self.in_turn(counter + 1) {
+                write_durably(path, &bytes)?;
+            }
+        }
+        self.counter = counter;
+        Ok(Some(record))
+    }
+
+    fn read(&self, path: &Path) -> Result<Slot<T>> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(match codec::open_slot(self.kind, &bytes) {
+                Ok((counter, record)) => Slot::Good(counter, record, bytes),
+                Err(err) => Slot::Bad(err),
+            }),
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(Slot::Missing),
+            Err(err) => Err(Error::io(format!("reading {}", path.display()), err)),
+        }
+    }
+}
+
+enum Slot<T> {
+    Missing,
+    Bad(FormatError),
+    Good(u64, T, Vec<u8>),
+}
+
+#[cfg(test)]
+mod tests {
+    use cutover_formats::meta::EngineRecord;
+
+    use super::*;
+
+    type Engine = Slots<EngineRecord>;
+
+    fn record(incarnation: u64) -> EngineRecord {
+        EngineRecord { incarnation, clock_ms: 7, clean: false }
+    }
+
+    fn open(dir: &Path) -> Result<(Engine, Option<EngineRecord>)> {
+        Engine::open(dir, "engine", RecordType::Engine)
+    }
+
+    #[test]
+    fn the_last_write_is_found_in_both_slots() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut slots, found) = open(dir.path()).unwrap();
+        assert_eq!(found, None);
+        for n in 1..=5 {
+            slots.write(&record(n)).unwrap();
+        }
+        let [a, b] = ["engine.a", "engine.b"].map(|name| fs::read(dir.path().join(name)).unwrap());
+        assert_eq!(a, b);
+        assert_eq!(open(dir.path()).unwrap().1, Some(record(5)));
+    }
+
+    #[test]
+    fn any_damage_to_one_slot_is_made_good_from_the_other() {
+        for broken in ["engine.a", "engine.b"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut slots, _) = open(dir.path()).unwrap();
+            slots.write(&record(1)).unwrap();
+            slots.write(&record(2)).unwrap();
+            let path = dir.path().join(broken);
+            let whole = fs::read(&path).unwrap();
+            for at in 0..whole.len() {
+                let mut flipped = whole.clone();
+                flipped[at] ^= 0x10;
+                fs::write(&path, &flipped).unwrap();
+                assert_eq!(open(dir.path()).unwrap().1, Some(record(2)), "flipped byte {at} of {broken}");
+                assert_eq!(fs::read(&path).unwrap(), whole, "and mended");
+                fs::write(&path, &whole[..at]).unwrap();
+                assert_eq!(open(dir.path()).unwrap().1, Some(record(2)), "cut off at {at} of {broken}");
+            }
+            fs::remove_file(&path).unwrap();
+            assert_eq!(open(dir.path()).unwrap().1, Some(record(2)));
+        }
+    }
+
+    #[test]
+    fn a_crash_between_the_slots_leaves_the_new_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut slots, _) = open(dir.path()).unwrap();
+        slots.write(&record(1)).unwrap();
+        let old = fs::read(dir.path().join("engine.a")).unwrap();
+        slots.write(&record(2)).unwrap();
+        fs::write(dir.path().join("engine.a"), old).unwrap();
+        let (mut slots, found) = open(dir.path()).unwrap();
+        assert_eq!(found, Some(record(2)));
+        slots.write(&record(3)).unwrap();
+        assert_eq!(open(dir.path()).unwrap().1, Some(record(3)));
+    }
+
+    #[test]
+    fn damage_to_both_is_an_error_and_not_an_empty_engine() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut slots, _) = open(dir.path()).unwrap();
+        slots.write(&record(1)).unwrap();
+        for name in ["engine.a", "engine.b"] {
+            fs::write(dir.path().join(name), b"nonsense").unwrap();
+        }
+        assert_eq!(open(dir.path()).err().map(|err| err.kind()), Some(ErrorKind::Corrupt));
+    }
+
+    #[test]
+    fn after_a_failed_write_the_next_one_first_reads_what_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut slots, _) = open(dir.path()).unwrap();
+        slots.write(&record(1)).unwrap();
+        // A directory where the second slot's new file goes: the first slot is written, the second is not.
+        let blocked = dir.path().join("engine.b.new");
+        let other = dir.path().join("engine.a.new");
+        fs::create_dir(&other).unwrap();
+        fs::create_dir(&blocked).unwrap();
+        assert!(slots.write(&record(2)).is_err(), "neither slot could be written");
+        fs::remove_dir(&other).unwrap();
+        assert!(slots.write(&record(2)).is_err(), "one of them could");
+        fs::remove_dir(&blocked).unwrap();
+        assert_eq!(slots.write(&record(9)).unwrap(), Some(record(2)), "it did happen after all");
+        assert_eq!(slots.write(&record(9)).unwrap(), None);
+        assert_eq!(open(dir.path()).unwrap().1, Some(record(9)));
+    }
+}

@@ -1,0 +1,363 @@
+//! Migrations: moving a tenant from one store to another while it is used.
+//!
+//! [`phase`] says which moves are legal and what the status is after each, [`decide`] what it is time for; both are pure. [`transition`]
+//! makes a move: persist, publish, wait, act. [`driver`] and [`replicate`] are what two background threads do for each tenant. Here is
+//! what an operator, or the program that links the engine, can ask for.
+
+pub(crate) mod decide;
+pub(crate) mod driver;
+pub mod phase;
+pub(crate) mod replicate;
+pub(crate) mod transition;
+
+use std::time::{Duration, Instant};
+
+use cutover_formats::meta::{EndedMigration, JournalLine, MigrationRecord};
+use cutover_formats::{Phase, Role, Status};
+
+use self::decide::Next;
+use self::phase::Move;
+use crate::catalog::StoreSpec;
+use crate::error::{Error, ErrorKind, Result};
+use crate::shared::Thread;
+use crate::tenant::Tenant;
+use crate::tenant::control::{Control, CopyProgress};
+
+/// How a migration goes. Durable with the migration.
+#[derive(Debug, Clone, Default)]
+pub struct MigrationOptions {
+    hold_switch: bool,
+    hold_complete: bool,
+    rate: u64,
+    dwell_ms: [u64; 7],
+}
+
+impl MigrationOptions {
+    /// Wait before launches are switched until [`Migration::switch`] or [`Migration::release`].
+    #[must_use]
+    pub fn hold_switch(mut self, hold: bool) -> Self {
+        self.hold_switch = hold;
+        self
+    }
+
+    /// Wait before the store that has drained is given up until [`Migration::complete`] or [`Migration::release`].
+    #[must_use]
+    pub fn hold_complete(mut self, hold: bool) -> Self {
+        self.hold_complete = hold;
+        self
+    }
+
+    /// Copy and compare at most so many bytes a second; 0 for no limit.
+    #[must_use]
+    pub fn rate(mut self, bytes_a_second: u64) -> Self {
+        self.rate = bytes_a_second;
+        self
+    }
+
+    /// Stay in this phase for at least so long.
+    #[must_use]
+    pub fn dwell(mut self, phase: Phase, time: Duration) -> Self {
+        let at = Phase::ALL.iter().position(|other| *other == phase);
+        if let Some(dwell) = at.and_then(|at| self.dwell_ms.get_mut(at)) {
+            *dwell = time.as_millis() as u64;
+        }
+        self
+    }
+}
+
+/// A point at which a migration can be held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hold {
+    /// Before launches are switched.
+    Switch,
+    /// Before the store that has drained is given up.
+    Complete,
+    /// Everywhere: nothing is copied, compared or moved.
+    All,
+}
+
+/// Where a migration is.
+#[derive(Debug, Clone)]
+pub struct Progress {
+    /// The status that it is in.
+    pub status: Status,
+    /// The store it works towards.
+    pub goal: Role,
+    /// Number of the migration, unique for the tenant; `None` when stable.
+    pub id: Option<u64>,
+    /// What was copied and compared.
+    pub copy: CopyProgress,
+    /// What it waits for, in words; empty if for nothing.
+    pub waiting_for: String,
+    /// What stands in its way, if something does.
+    pub error: Option<String>,
+    /// The moves that are legal now.
+    pub legal: Vec<Move>,
+    /// How the last migration ended.
+    pub last: Option<EndedMigration>,
+}
+
+/// The migration of a tenant: begin one, steer it, look at it.
+#[derive(Clone)]
+pub struct Migration {
+    tenant: Tenant,
+}
+
+impl Tenant {
+    /// Its migration.
+    #[must_use]
+    pub fn migration(&self) -> Migration {
+        Migration { tenant: self.clone() }
+    }
+}
+
+impl Migration {
+    /// Begins a migration to `target` and returns its number. It goes through by itself, except where it is held. The intent is durable and
+    /// the target open when this returns.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if the tenant is not stable; [`InvalidInput`](ErrorKind::InvalidInput) for an unknown
+    /// driver, a store that it is in already, or one whose earlier rows are still being removed; [`Io`](ErrorKind::Io) if
+    /// the disk is nearly full.
+    pub fn start(&self, target: StoreSpec, options: MigrationOptions) -> Result<u64> {
+        let tenant = &*self.tenant.0;
+        tenant.shared.check()?;
+        let mut control = tenant.control.lock();
+        transition::start(tenant, &mut control, &target, |id, now_ms| MigrationRecord {
+            id,
+            goal: Role::Target,
+            hold_switch: options.hold_switch,
+            hold_complete: options.hold_complete,
+            paused: false,
+            rate: options.rate,
+            dwell_ms: options.dwell_ms,
+            abandon: false,
+            started_ms: now_ms,
+        })
+    }
+
+    /// Switches launches to the target now, hold and dwell or not.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if it is not legal or not everything is copied and compared yet.
+    pub fn switch(&self) -> Result<()> {
+        self.make(Move::Switch)
+    }
+
+    /// Gives up the store that has drained, hold and dwell or not. After it the only way back is a new migration.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if it is not legal or the store has not drained; the error says what is in it.
+    pub fn complete(&self) -> Result<()> {
+        self.make(Move::Complete)
+    }
+
+    /// Gives up the store that is being left with whatever is still in it, which is lost: for when it is broken for good. Returns, in words,
+    /// what that is, as far as it can be read.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if completing is not legal.
+    pub fn complete_abandoning(&self) -> Result<Vec<String>> {
+        let tenant = &*self.tenant.0;
+        tenant.shared.check()?;
+        let mut control = tenant.control.lock();
+        transition::check_legal(&control, Move::Complete)?;
+        if !control.drive.waited {
+            return Err(in_the_way(&control, Move::Complete, "operations under the earlier status are still running"));
+        }
+        let lost = driver::left_in(tenant, &control).unwrap_or_else(|err| vec![format!("it cannot be read: {err}")]);
+        let why = format!("abandoned: {}", if lost.is_empty() { "nothing".to_owned() } else { lost.join("; ") });
+        transition::persist(tenant, &mut control, "operator", &why, |record| {
+            if let Some(migration) = &mut record.migration {
+                migration.abandon = true;
+            }
+        })?;
+        transition::make(tenant, &mut control, Move::Complete, "operator", &why)?;
+        Ok(lost)
+    }
+
+    /// Calls the migration off before launches were switched; the target's rows are removed.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) in every other phase.
+    pub fn cancel(&self) -> Result<()> {
+        let tenant = &*self.tenant.0;
+        tenant.shared.check()?;
+        let mut control = tenant.control.lock();
+        transition::make(tenant, &mut control, Move::Cancel, "operator", "cancelled")
+    }
+
+    /// Works towards the other store from now on: back, or, on the way back, forward again. Launches are taken throughout. Durable when it
+    /// returns; what is running goes on where it is.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if it is not legal.
+    pub fn reverse(&self) -> Result<()> {
+        let tenant = &*self.tenant.0;
+        tenant.shared.check()?;
+        let mut control = tenant.control.lock();
+        transition::check_legal(&control, Move::Reverse)?;
+        let phase = control.record().status.phase;
+        let goal = phase::left_behind(phase).unwrap_or(Role::Initial);
+        match phase {
+            // Everything is in both stores, or nothing has left yet: at once.
+            Phase::Migration | Phase::PreRollback => {
+                transition::make(tenant, &mut control, Move::Reverse, "operator", "reversed")
+            }
+            // What was defined since is compared first; the driver moves then.
+            _ => {
+                control.drive.verified = false;
+                transition::persist(tenant, &mut control, "operator", "reverse asked for", |record| {
+                    if let Some(migration) = &mut record.migration {
+                        migration.goal = goal;
+                    }
+                })
+            }
+        }
+    }
+
+    /// Keeps the migration from going on at this point, durably.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if there is no migration.
+    pub fn hold(&self, hold: Hold) -> Result<()> {
+        self.set_hold(hold, true)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if there is no migration.
+    pub fn release(&self, hold: Hold) -> Result<()> {
+        self.set_hold(hold, false)
+    }
+
+    /// Copies and compares at most so many bytes a second from now on; 0 for no limit. Durable.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if there is no migration.
+    pub fn throttle(&self, bytes_a_second: u64) -> Result<()> {
+        self.change(&format!("rate {bytes_a_second} bytes/s"), |migration| migration.rate = bytes_a_second)
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        let control = self.tenant.0.control.lock();
+        let record = control.record();
+        Progress {
+            status: record.status,
+            goal: record.migration.as_ref().map_or(Role::Initial, |migration| migration.goal),
+            id: record.migration.as_ref().map(|migration| migration.id),
+            copy: control.drive.copy,
+            waiting_for: driver::waiting_for(&self.tenant.0, &control),
+            error: control.drive.error.clone(),
+            legal: phase::legal(record.status.phase),
+            last: record.last,
+        }
+    }
+
+    /// Waits until the tenant is in `phase`. Says whether it is; `false` if the time was over first.
+    ///
+    /// # Errors
+    /// If the engine is closed meanwhile.
+    pub fn wait_for(&self, phase: Phase, timeout: Duration) -> Result<bool> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if self.tenant.status().phase == phase {
+                return Ok(true);
+            }
+            self.tenant.0.shared.check()?;
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until nothing is left to do: the tenant is stable and what it left behind is removed. Says whether it is.
+    ///
+    /// # Errors
+    /// If the engine is closed meanwhile.
+    pub fn wait_settled(&self, timeout: Duration) -> Result<bool> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            {
+                let control = self.tenant.0.control.lock();
+                let record = control.record();
+                if record.status.phase == Phase::Stable && record.retire.is_empty() && control.drive.waited {
+                    return Ok(true);
+                }
+            }
+            self.tenant.0.shared.check()?;
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The journal, oldest line first.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn journal(&self) -> Result<Vec<JournalLine>> {
+        self.tenant.0.control.lock().lines()
+    }
+
+    fn make(&self, wanted: Move) -> Result<()> {
+        let tenant = &*self.tenant.0;
+        tenant.shared.check()?;
+        let mut control = tenant.control.lock();
+        transition::check_legal(&control, wanted)?;
+        let mut facts = driver::facts(tenant, &control)?;
+        (facts.dwelt, facts.hold_switch, facts.hold_complete, facts.paused) = (true, false, false, false);
+        match decide::decide(&facts) {
+            Next::Move(made) if made == wanted => {
+                transition::make(tenant, &mut control, made, "operator", "asked for")
+            }
+            Next::Drain => {
+                let left = driver::left_in(tenant, &control)?.join("; ");
+                Err(in_the_way(&control, wanted, &format!("the store that is left still holds {left}")))
+            }
+            Next::Copy => Err(in_the_way(&control, wanted, "definitions are still being copied")),
+            Next::Verify => Err(in_the_way(&control, wanted, "the stores are still being compared")),
+            Next::Wait => Err(in_the_way(&control, wanted, &driver::waiting_for(tenant, &control))),
+            _ => Err(in_the_way(&control, wanted, "it works towards the other store")),
+        }
+    }
+
+    fn set_hold(&self, hold: Hold, on: bool) -> Result<()> {
+        let why = format!("{} {hold:?}", if on { "hold" } else { "release" });
+        self.change(&why, |migration| match hold {
+            Hold::Switch => migration.hold_switch = on,
+            Hold::Complete => migration.hold_complete = on,
+            Hold::All => migration.paused = on,
+        })
+    }
+
+    fn change(&self, why: &str, change: impl FnOnce(&mut MigrationRecord)) -> Result<()> {
+        let tenant = &*self.tenant.0;
+        tenant.shared.check()?;
+        let mut control = tenant.control.lock();
+        if control.record().migration.is_none() {
+            return Err(Error::new(ErrorKind::IllegalMove, "the tenant is stable: there is no migration to steer"));
+        }
+        transition::persist(tenant, &mut control, "operator", why, |record| {
+            if let Some(migration) = &mut record.migration {
+                change(migration);
+            }
+        })?;
+        tenant.shared.wake(Thread::Replicator);
+        Ok(())
+    }
+}
+
+fn in_the_way(control: &Control, wanted: Move, what: &str) -> Error {
+    let phase = control.record().status.phase;
+    let legal: Vec<&str> = phase::legal(phase).into_iter().map(Move::name).collect();
+    Error::new(
+        ErrorKind::IllegalMove,
+        format!("cannot {wanted} yet, in phase {phase}: {what}; legal now: {}", legal.join(", ")),
+    )
+}

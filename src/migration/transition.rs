@@ -1,0 +1,158 @@
+//! Making a move: persist, publish, wait, act.
+//!
+//! Invariant I7: the record is durable in both slots before the register is told. The wait for everybody who acted on the earlier status
+//! begins after that; who acts next asks [`Drive::waited`](crate::tenant::control::Drive).
+
+use std::time::Instant;
+
+use cutover_formats::meta::{EndedMigration, MigrationRecord, Outcome, TenantRecord};
+use cutover_formats::{Phase, Role};
+
+use super::phase::{self, Move};
+use crate::catalog::StoreSpec;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Event;
+use crate::shared::Thread;
+use crate::tenant::Inner;
+use crate::tenant::control::{Control, CopyProgress, Drive};
+
+/// Free bytes without which no migration begins.
+const FREE_BYTES: u64 = 64 << 20;
+
+/// Refuses a move that is not legal in the present phase, in words.
+pub(crate) fn check_legal(control: &Control, tried: Move) -> Result<()> {
+    match phase::next(control.record().status.phase, tried) {
+        Ok(_) => Ok(()),
+        Err(illegal) => Err(Error::new(ErrorKind::IllegalMove, illegal.to_string())),
+    }
+}
+
+/// Changes the record without changing the status.
+pub(crate) fn persist(
+    tenant: &Inner,
+    control: &mut Control,
+    who: &str,
+    why: &str,
+    change: impl FnOnce(&mut TenantRecord),
+) -> Result<()> {
+    control.persist(tenant.shared.now_ms(), who, why, change)?;
+    tenant.shared.wake(Thread::Driver);
+    Ok(())
+}
+
+/// Begins a migration. Returns its number.
+pub(crate) fn start(
+    tenant: &Inner,
+    control: &mut Control,
+    target: &StoreSpec,
+    migration: impl FnOnce(u64, u64) -> MigrationRecord,
+) -> Result<u64> {
+    check_legal(control, Move::Start)?;
+    let shared = &tenant.shared;
+    shared.catalog.check(target)?;
+    check_space(&shared.catalog.directory_for(target))?;
+    let record = control.record();
+    let (now, retiring) = (record.status.initial, record.retire.clone());
+    let space = shared.catalog.place(target, tenant.id, |id| {
+        let problem = if id == now {
+            "the tenant is in it already; name another path for the same driver"
+        } else if retiring.contains(&id) {
+            "the tenant's earlier rows are still being removed from it"
+        } else {
+            return None;
+        };
+        Some(Error::new(ErrorKind::InvalidInput, format!("{id} cannot be the target: {problem}")))
+    })?;
+    let epoch = control.next_epoch();
+    let status = phase::after(&control.record().status, Move::Start, Some(space.id), epoch)
+        .map_err(|illegal| Error::new(ErrorKind::IllegalMove, illegal.to_string()))?;
+    let now_ms = shared.now_ms();
+    let why = format!("to {} ({})", space.id, space.driver);
+    tenant.spaces.write().push(space);
+    // If this fails, whether it was written is read back before anything else; until then the store stays.
+    control.persist(now_ms, "operator", &why, |record| {
+        record.status = status;
+        record.entered_ms = now_ms;
+        record.migration = Some(migration(epoch, now_ms));
+    })?;
+    publish(tenant, control, Phase::Stable);
+    Ok(epoch)
+}
+
+/// Makes a move other than the start.
+pub(crate) fn make(tenant: &Inner, control: &mut Control, made: Move, who: &str, why: &str) -> Result<()> {
+    check_legal(control, made)?;
+    let before = control.record().status;
+    let abandon = control.record().migration.as_ref().is_some_and(|migration| migration.abandon);
+    let left = phase::left_behind(before.phase);
+    if matches!(made, Move::Switch | Move::Complete | Move::Reverse) {
+        for role in [Role::Initial, Role::Target] {
+            // What other moves rely on being in a store is durable there, at every durability level.
+            if !(abandon && left == Some(role)) {
+                tenant.space(before.store(role))?.sync()?;
+            }
+        }
+    }
+    let epoch = control.next_epoch();
+    let status = phase::after(&before, made, None, epoch)
+        .map_err(|illegal| Error::new(ErrorKind::IllegalMove, illegal.to_string()))?;
+    let now_ms = tenant.shared.now_ms();
+    control.persist(now_ms, who, why, |record| {
+        record.status = status;
+        record.entered_ms = now_ms;
+        if status.phase == Phase::Stable {
+            let id = record.migration.take().map_or(0, |migration| migration.id);
+            let outcome = match before.phase {
+                Phase::PreMigration => Outcome::Cancelled,
+                Phase::PostMigration => Outcome::Completed,
+                _ => Outcome::RolledBack,
+            };
+            record.last = Some(EndedMigration { id, outcome, at_ms: now_ms });
+            record.retire.extend(left.and_then(|role| before.store(role)));
+        } else if let Some(migration) = &mut record.migration
+            && made == Move::Reverse
+        {
+            migration.goal = match status.phase {
+                Phase::Migration | Phase::PostMigration => Role::Target,
+                _ => Role::Initial,
+            };
+        }
+    })?;
+    publish(tenant, control, before.phase);
+    Ok(())
+}
+
+/// Publishes what the record says and begins the wait for everybody who acted on the status before.
+pub(crate) fn publish(tenant: &Inner, control: &mut Control, from: Phase) {
+    let status = control.record().status;
+    let copy = match from {
+        Phase::Stable => CopyProgress::default(),
+        _ => control.drive.copy,
+    };
+    // Between these two nothing can come apart: definitions went to both stores throughout.
+    let verified = status.phase == Phase::PreRollback && control.drive.verified;
+    tenant.register.publish(status);
+    let wait = tenant.shared.pins.begin_wait(tenant.id);
+    control.drive =
+        Drive { wait: Some(wait), published: Some(Instant::now()), verified, copy, ..Drive::default() };
+    let (to, epoch) = (status.phase, status.epoch);
+    tenant.shared.emit(|| Event::Phase { tenant: tenant.name.clone(), from, to, epoch });
+    tenant.shared.wake(Thread::Driver);
+}
+
+fn check_space(path: &std::path::Path) -> Result<()> {
+    let there = path.ancestors().find(|path| path.exists()).unwrap_or(path);
+    let stat = rustix::fs::statvfs(there)
+        .map_err(|err| Error::io(format!("asking for free space on {}", there.display()), std::io::Error::from(err)))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free < FREE_BYTES {
+        let message = format!(
+            "{} has {} MiB free, less than the {} MiB that a migration begins with",
+            there.display(),
+            free >> 20,
+            FREE_BYTES >> 20
+        );
+        return Err(Error::new(ErrorKind::Io, message));
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! What all tenants of an engine share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use cutover_formats::record::Token;
+use parking_lot::{Condvar, Mutex};
+
+use crate::catalog::Catalog;
+use crate::clock::EngineClock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Observer};
+use crate::locks::Locks;
+use crate::meta::dir::DataDir;
+use crate::status::Pins;
+use crate::store::Write;
+
+/// What an acknowledgement promises, for every call of an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// What is acknowledged survives power loss.
+    #[default]
+    Synced,
+    /// What is acknowledged survives a kill of the process. Power loss may take the last moments: each store keeps a prefix of
+    /// its commits, without holes.
+    Buffered,
+}
+
+impl Durability {
+    pub(crate) const fn write(self) -> Write {
+        match self {
+            Self::Synced => Write::Synced,
+            Self::Buffered => Write::Buffered,
+        }
+    }
+}
+
+/// Services and state that every tenant uses.
+pub(crate) struct Shared {
+    pub(crate) dir: DataDir,
+    pub(crate) clock: EngineClock,
+    pub(crate) durability: Durability,
+    pub(crate) pins: Pins,
+    pub(crate) locks: Locks,
+    pub(crate) catalog: Catalog,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// In the order of [`Thread`].
+    wake: [Wake; 3],
+    incarnation: u64,
+    tokens: AtomicU64,
+    closed: AtomicBool,
+    panicked: Mutex<Option<String>>,
+}
+
+/// Which background thread to wake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Thread {
+    Collector,
+    Replicator,
+    Driver,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        dir: DataDir,
+        clock: EngineClock,
+        durability: Durability,
+        catalog: Catalog,
+        observer: Option<Arc<dyn Observer>>,
+        incarnation: u64,
+    ) -> Self {
+        Self {
+            dir,
+            clock,
+            durability,
+            pins: Pins::new(),
+            locks: Locks::default(),
+            catalog,
+            observer,
+            wake: [Wake::default(), Wake::default(), Wake::default()],
+            incarnation,
+            tokens: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+            panicked: Mutex::new(None),
+        }
+    }
+
+    /// Whether calls are still taken: the engine is open and none of its threads has panicked.
+    pub(crate) fn check(&self) -> Result<()> {
+        if !self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match self.panicked.lock().as_ref() {
+            Some(what) => Err(Error::new(ErrorKind::Panicked, what.clone())),
+            None => Err(Error::new(ErrorKind::Unavailable, "the engine is closed")),
+        }
+    }
+
+    /// Takes no more calls. Says whether it did until now.
+    pub(crate) fn close(&self) -> bool {
+        let was_open = !self.closed.swap(true, Ordering::AcqRel);
+        self.wake.iter().for_each(Wake::wake);
+        was_open
+    }
+
+    /// A thread of the engine has panicked: what it was in the middle of is unknown, so nothing more is taken.
+    pub(crate) fn panicked(&self, what: String) {
+        self.panicked.lock().get_or_insert(what);
+        self.close();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn write(&self) -> Write {
+        self.durability.write()
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// A fencing token above all that were given before, also before a restart.
+    pub(crate) fn next_token(&self) -> Token {
+        Token { incarnation: self.incarnation, counter: self.tokens.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
+        if let Some(observer) = &self.observer {
+            observer.on_event(&event());
+        }
+    }
+
+    /// Lets a thread sleep until it is woken or the limit has passed.
+    pub(crate) fn sleep(&self, thread: Thread, limit: Duration) {
+        if let Some(wake) = self.wake.get(thread as usize) {
+            wake.sleep(limit);
+        }
+    }
+
+    pub(crate) fn wake(&self, thread: Thread) {
+        if let Some(wake) = self.wake.get(thread as usize) {
+            wake.wake();
+        }
+    }
+}
+
+/// Lets a thread sleep until there is something to do.
+#[derive(Default)]
+struct Wake {
+    pending: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake {
+    fn wake(&self) {
+        *self.pending.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Sleeps until woken, also by a call before this one, or until `limit` has passed.
+    fn sleep(&self, limit: Duration) {
+        let mut pending = self.pending.lock();
+        if !*pending {
+            self.changed.wait_for(&mut pending, limit);
+        }
+        *pending = false;
+    }
+}

@@ -1,0 +1,244 @@
+//! A store with its layout: rows in and out instead of bytes.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use cutover_formats::record::{
+    DefinitionRecord, InstanceRecord, KeyRecord, Marker, NoteRecord, PayloadRecord, RequestRecord, StepRecord,
+};
+use cutover_formats::{Family, FormatError, Layout, Prefix, Record, RowId, StoreId, TenantId};
+
+use super::{Batch, Change, Store, Write, prefix_end};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Changes of rows, to be applied together to any store: what a [`Batch`] is before a layout has made bytes of it.
+#[derive(Debug, Default)]
+pub(crate) struct Changes(Vec<(RowId<'static>, Option<Record>)>);
+
+impl Changes {
+    pub(crate) fn put(&mut self, id: RowId<'static>, record: Record) {
+        self.0.push((id, Some(record)));
+    }
+
+    pub(crate) fn mark(&mut self, id: RowId<'static>) {
+        self.put(id, Record::Marker(Marker {}));
+    }
+
+    pub(crate) fn delete(&mut self, id: RowId<'static>) {
+        self.0.push((id, None));
+    }
+
+    /// Adds all of `later` behind what is here; of two changes of one row the later one wins.
+    pub(crate) fn append(&mut self, later: Self) {
+        self.0.extend(later.0);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// One page of a scan.
+pub(crate) struct Page {
+    pub(crate) rows: Vec<(RowId<'static>, Record)>,
+    /// Bytes of its values.
+    pub(crate) bytes: u64,
+    /// Nothing comes after it.
+    pub(crate) done: bool,
+}
+
+/// An open store, its number and its layout.
+pub(crate) struct Space {
+    pub(crate) id: StoreId,
+    pub(crate) driver: String,
+    store: Arc<dyn Store>,
+    layout: Arc<dyn Layout>,
+}
+
+macro_rules! getters {
+    ($($name:ident: $variant:ident($record:ty)),* $(,)?) => {$(
+        pub(crate) fn $name(&self, tenant: TenantId, id: &RowId<'_>) -> Result<Option<$record>> {
+            match self.read(tenant, id)? {
+                Some(Record::$variant(record)) => Ok(Some(record)),
+                Some(_) => Err(self.corrupt(id.family(), FormatError::Malformed { what: "a row" })),
+                None => Ok(None),
+            }
+        }
+    )*};
+}
+
+impl Space {
+    pub(crate) fn new(id: StoreId, driver: String, store: Arc<dyn Store>, layout: Arc<dyn Layout>) -> Self {
+        Self { id, driver, store, layout }
+    }
+
+    getters! {
+        definition: Definition(DefinitionRecord),
+        key: Key(KeyRecord),
+        request: Request(RequestRecord),
+        instance: Instance(InstanceRecord),
+        payload: Payload(PayloadRecord),
+        step: Step(StepRecord),
+        note: Note(NoteRecord),
+    }
+
+    /// Applies `changes` together.
+    pub(crate) fn apply(&self, tenant: TenantId, changes: &Changes, write: Write) -> Result<()> {
+        self.commit(&self.encode(tenant, changes)?, write)
+    }
+
+    /// The same changes as bytes of this store's layout.
+    pub(crate) fn encode(&self, tenant: TenantId, changes: &Changes) -> Result<Batch> {
+        let mut batch = Batch::new();
+        for (id, record) in &changes.0 {
+            let key = |out: &mut Vec<u8>| self.layout.key(tenant, id, out);
+            match record {
+                Some(record) => batch.put_with(id.family(), key, |out| self.layout.value(record, out))?,
+                None => batch.delete_with(id.family(), key),
+            }
+        }
+        Ok(batch)
+    }
+
+    pub(crate) fn commit(&self, batch: &Batch, write: Write) -> Result<()> {
+        self.store.commit(batch, write).map_err(|err| err.context(format!("{} ({})", self.id, self.driver)))
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.store.sync().map_err(|err| err.context(format!("syncing {} ({})", self.id, self.driver)))
+    }
+
+    /// Up to `rows` rows and about `bytes` bytes of `prefix`, from behind `after` on.
+    pub(crate) fn page(
+        &self,
+        tenant: TenantId,
+        prefix: Prefix<'_>,
+        after: Option<&RowId<'_>>,
+        rows: usize,
+        bytes: u64,
+    ) -> Result<Page> {
+        let mut page = Page { rows: Vec::new(), bytes: 0, done: true };
+        self.scan(tenant, prefix, after, |id, value| {
+            if page.rows.len() >= rows || page.bytes >= bytes {
+                page.done = false;
+                return Ok(ControlFlow::Break(()));
+            }
+            page.bytes += value.len() as u64;
+            let record = self.layout.read_value(&id, value).map_err(|err| self.unreadable(&id, err))?;
+            page.rows.push((id, record));
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(page)
+    }
+
+    /// The row ids of `prefix` from behind `after` on, with the bytes of each value, until `visit` breaks.
+    pub(crate) fn scan(
+        &self,
+        tenant: TenantId,
+        prefix: Prefix<'_>,
+        after: Option<&RowId<'_>>,
+        mut visit: impl FnMut(RowId<'static>, &[u8]) -> Result<ControlFlow<()>>,
+    ) -> Result<()> {
+        let family = prefix.family();
+        let (mut from, to) = self.bounds(tenant, prefix);
+        if let Some(after) = after {
+            from.clear();
+            self.layout.key(tenant, after, &mut from);
+            // The first key behind this one.
+            from.push(0);
+        }
+        let mut failure = None;
+        self.store.scan(family, &from, &to, &mut |key, value| {
+            let seen = match self.layout.read_key(family, key) {
+                Ok((_, id)) => visit(id, value),
+                Err(err) => Err(self.corrupt(family, err)),
+            };
+            seen.unwrap_or_else(|err| {
+                failure = Some(err);
+                ControlFlow::Break(())
+            })
+        })?;
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// The first row id of `prefix`, if it has any.
+    pub(crate) fn first(&self, tenant: TenantId, prefix: Prefix<'_>) -> Result<Option<RowId<'static>>> {
+        let mut first = None;
+        self.scan(tenant, prefix, None, |id, _| {
+            first = Some(id);
+            Ok(ControlFlow::Break(()))
+        })?;
+        Ok(first)
+    }
+
+    /// How many rows `prefix` has, and the bytes of their values. Reads them all.
+    pub(crate) fn count(&self, tenant: TenantId, prefix: Prefix<'_>) -> Result<(u64, u64)> {
+        let (mut rows, mut bytes) = (0, 0);
+        self.scan(tenant, prefix, None, |_, value| {
+            rows += 1;
+            bytes += value.len() as u64;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok((rows, bytes))
+    }
+
+    /// Removes all rows of a tenant, durably.
+    pub(crate) fn remove_tenant(&self, tenant: TenantId) -> Result<()> {
+        for family in Family::ALL {
+            let (from, to) = self.bounds(tenant, Prefix::All(family));
+            self.store.remove_range(family, &from, &to)?;
+        }
+        self.sync()
+    }
+
+    /// Applies rows that [`raw_rows`] made, in this store's layout.
+    pub(crate) fn apply_raw(&self, batch: &mut Batch, rows: &[(u8, Vec<u8>, Vec<u8>)]) -> Result<()> {
+        for (family, key, value) in rows {
+            let family = Family::from_u8(*family)
+                .ok_or_else(|| self.corrupt(Family::Notes, FormatError::Malformed { what: "an intent" }))?;
+            batch.put(family, key, value);
+        }
+        Ok(())
+    }
+
+    fn read(&self, tenant: TenantId, id: &RowId<'_>) -> Result<Option<Record>> {
+        let mut key = Vec::with_capacity(64);
+        self.layout.key(tenant, id, &mut key);
+        match self.store.get(id.family(), &key)? {
+            Some(value) => self.layout.read_value(id, &value).map(Some).map_err(|err| self.unreadable(id, err)),
+            None => Ok(None),
+        }
+    }
+
+    fn bounds(&self, tenant: TenantId, prefix: Prefix<'_>) -> (Vec<u8>, Vec<u8>) {
+        let mut from = Vec::with_capacity(64);
+        self.layout.prefix(tenant, &prefix, &mut from);
+        let to = prefix_end(&from);
+        (from, to)
+    }
+
+    fn unreadable(&self, id: &RowId<'_>, err: FormatError) -> Error {
+        let message = format!("{} ({}), family {}, row {id:?}", self.id, self.driver, id.family().name());
+        Error::with_source(ErrorKind::Corrupt, message, err)
+    }
+
+    fn corrupt(&self, family: Family, err: FormatError) -> Error {
+        let message = format!("{} ({}), family {}", self.id, self.driver, family.name());
+        Error::with_source(ErrorKind::Corrupt, message, err)
+    }
+}
+
+/// The rows that a batch puts, as bytes that an intent can keep.
+pub(crate) fn raw_rows(batch: &Batch) -> Vec<(u8, Vec<u8>, Vec<u8>)> {
+    batch
+        .changes()
+        .filter_map(|change| match change {
+            Change::Put(family, key, value) => Some((family as u8, key.to_vec(), value.to_vec())),
+            Change::Delete(..) => None,
+        })
+        .collect()
+}

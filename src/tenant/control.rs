@@ -1,0 +1,206 @@
+//! A tenant's durable record, its journal, and what this process knows about its migration.
+//!
+//! Invariant I7: the register is never ahead of the record. [`Control::persist`] is the only way to change the record, and what is to
+//! be published is taken from what it returned.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Instant;
+
+use cutover_formats::codec::RecordType;
+use cutover_formats::meta::{JournalLine, Retention, TenantRecord};
+use cutover_formats::{Phase, TenantId};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::meta::journal::Journal;
+use crate::meta::slot::Slots;
+use crate::status::Wait;
+
+/// The record of a tenant and what goes with it. Whoever holds its lock may change the status.
+pub(crate) struct Control {
+    record: TenantRecord,
+    slots: Slots<TenantRecord>,
+    journal: Journal,
+    /// The highest epoch that was ever tried to be written.
+    epoch: u64,
+    pub(crate) drive: Drive,
+}
+
+/// What this process has found out in the present phase. Gone after a restart, and found out again.
+#[derive(Default)]
+pub(crate) struct Drive {
+    /// The wait for everybody who acted on an earlier status, until it is over.
+    pub(crate) wait: Option<Wait>,
+    /// When the present status was published by this process.
+    pub(crate) published: Option<Instant>,
+    /// Every operation that began under an earlier status has ended.
+    pub(crate) waited: bool,
+    /// The definitions of the store that launches leave were copied once.
+    pub(crate) copied: bool,
+    /// Both stores were compared in full, after the wait.
+    pub(crate) verified: bool,
+    /// What stands in the way, if something does.
+    pub(crate) error: Option<String>,
+    /// What was copied and compared so far.
+    pub(crate) copy: CopyProgress,
+}
+
+/// How far copying and comparing has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopyProgress {
+    /// Definitions copied in this migration.
+    pub copied: u64,
+    /// Definitions that were there to copy when it began; 0 until they are counted.
+    pub total: u64,
+    /// Bytes copied.
+    pub bytes: u64,
+    /// Bytes there were to copy.
+    pub total_bytes: u64,
+    /// Definitions compared in the present comparison.
+    pub compared: u64,
+    /// Bytes a second, over the copy so far.
+    pub rate: u64,
+    /// Milliseconds that the copy still takes at that rate.
+    pub left_ms: u64,
+}
+
+impl Control {
+    /// The control of a tenant that exists, from its files.
+    pub(crate) fn open(meta: &Path, id: TenantId) -> Result<Option<Self>> {
+        let (slots, record) = Slots::<TenantRecord>::open(meta, &stem(id), RecordType::Tenant)?;
+        let Some(record) = record else { return Ok(None) };
+        if record.id != id {
+            let message = format!("the files of {id} say that they are those of {}", record.id);
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        let journal = Journal::open(&journal_path(meta, id), &record.journal)?;
+        let epoch = record.status.epoch;
+        Ok(Some(Self { record, slots, journal, epoch, drive: Drive::default() }))
+    }
+
+    /// The control of a new tenant. Durable when it returns.
+    pub(crate) fn create(meta: &Path, record: TenantRecord) -> Result<Self> {
+        let (mut slots, found) = Slots::<TenantRecord>::open(meta, &stem(record.id), RecordType::Tenant)?;
+        if found.is_some() {
+            return Err(Error::new(ErrorKind::Corrupt, format!("there are files of {} already", record.id)));
+        }
+        slots.write(&record)?;
+        let journal = Journal::open(&journal_path(meta, record.id), &record.journal)?;
+        let epoch = record.status.epoch;
+        Ok(Self { record, slots, journal, epoch, drive: Drive { waited: true, ..Drive::default() } })
+    }
+
+    pub(crate) fn record(&self) -> &TenantRecord {
+        &self.record
+    }
+
+    /// An epoch for the next status. One whose write failed is not used again.
+    pub(crate) fn next_epoch(&mut self) -> u64 {
+        self.epoch = self.epoch.max(self.record.status.epoch) + 1;
+        self.epoch
+    }
+
+    /// Makes a changed record durable in both slots, then tells the journal. If an earlier write had failed and turns out to have
+    /// happened after all, this one does not: the record is then as it was found, and the caller looks again.
+    pub(crate) fn persist(
+        &mut self,
+        at_ms: u64,
+        who: &str,
+        why: &str,
+        change: impl FnOnce(&mut TenantRecord),
+    ) -> Result<()> {
+        let mut record = self.record.clone();
+        let from = record.status.phase;
+        change(&mut record);
+        record.journal = JournalLine {
+            epoch: record.status.epoch,
+            seq: self.record.journal.seq + 1,
+            at_ms,
+            who: who.to_owned(),
+            from,
+            to: record.status.phase,
+            why: why.to_owned(),
+        };
+        match self.slots.write(&record)? {
+            None => self.record = record,
+            Some(found) => {
+                self.record = found;
+                let message = "the status was read again after a failed write; look at it and try again";
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+        }
+        // The record decides. A journal that cannot be written is mended when the engine opens.
+        if let Err(err) = self.journal.append(&self.record.journal) {
+            self.drive.error = Some(err.to_string());
+        }
+        Ok(())
+    }
+
+    /// After a write that failed: takes the record as it is found, if that write happened after all.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        if let Some(found) = self.slots.settle()? {
+            self.record = found;
+        }
+        Ok(())
+    }
+
+    /// Every line of the journal, oldest first.
+    pub(crate) fn lines(&self) -> Result<Vec<JournalLine>> {
+        self.journal.read()
+    }
+
+    /// Removes the files: the tenant is gone.
+    pub(crate) fn remove(&self, meta: &Path) -> Result<()> {
+        let path = journal_path(meta, self.record.id);
+        self.slots.remove()?;
+        std::fs::remove_file(&path).map_err(|err| Error::io(format!("removing {}", path.display()), err))
+    }
+}
+
+/// The numbers of all tenants that have files.
+pub(crate) fn tenants(meta: &Path) -> Result<Vec<TenantId>> {
+    let doing = || format!("reading {}", meta.display());
+    let mut ids = Vec::new();
+    for entry in std::fs::read_dir(meta).map_err(|err| Error::io(doing(), err))? {
+        let name = entry.map_err(|err| Error::io(doing(), err))?.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix("tenant-")?.split_once('.'));
+        if let Some((number, "a" | "b")) = number
+            && let Ok(number) = number.parse()
+        {
+            ids.push(TenantId(number));
+        }
+    }
+    ids.sort_unstable();
+    ids.dedup();
+    Ok(ids)
+}
+
+fn stem(id: TenantId) -> String {
+    format!("tenant-{}", id.0)
+}
+
+fn journal_path(meta: &Path, id: TenantId) -> std::path::PathBuf {
+    meta.join(format!("tenant-{}.jsonl", id.0))
+}
+
+/// The first line of every journal.
+pub(crate) fn created(at_ms: u64) -> JournalLine {
+    let (from, to) = (Phase::Stable, Phase::Stable);
+    JournalLine { epoch: 1, seq: 1, at_ms, who: "operator".into(), from, to, why: "created".into() }
+}
+
+/// Retention by scope, ready to look up.
+pub(crate) struct Retentions {
+    all: Retention,
+    scopes: HashMap<String, Retention>,
+}
+
+impl Retentions {
+    pub(crate) fn of_record(record: &TenantRecord) -> Self {
+        Self { all: record.retention, scopes: record.scopes.iter().cloned().collect() }
+    }
+
+    pub(crate) fn of(&self, scope: Option<&str>) -> Retention {
+        scope.and_then(|scope| self.scopes.get(scope)).copied().unwrap_or(self.all)
+    }
+}

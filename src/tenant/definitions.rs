@@ -1,0 +1,174 @@
+//! Definitions: created once, in both stores while there are two.
+//!
+//! Invariant I4: from the switch on, every acknowledged definition is in both stores or has a gap noted, durably, in the store
+//! that has it; none is ever changed. So a define looks in *both* stores under the definition lock, writes where launches go
+//! first, and acknowledges when both have it or the gap is durable. A copy always takes the record that exists.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cutover_formats::limits::{self, MAX_DEFINITION};
+use cutover_formats::record::{DefinitionRecord, NoteRecord};
+use cutover_formats::{NoteId, Record, RowId};
+use parking_lot::RwLock;
+use sha2::{Digest as _, Sha256};
+
+use super::types::{Defined, Definition};
+use super::{Inner, Operation, Tenant};
+use crate::error::{Error, ErrorKind, Result};
+use crate::shared::Thread;
+use crate::store::space::{Changes, Space};
+
+/// Most names that are remembered as defined.
+const KNOWN: usize = 65_536;
+
+/// Definitions that are known to exist. They never go away while the tenant exists, so this is never wrong, only incomplete.
+#[derive(Default)]
+pub(crate) struct Known(RwLock<HashMap<String, Vec<u32>>>);
+
+impl Known {
+    fn has(&self, name: &str, version: u32) -> bool {
+        self.0.read().get(name).is_some_and(|versions| versions.contains(&version))
+    }
+
+    fn add(&self, name: &str, version: u32) {
+        let mut known = self.0.write();
+        if known.len() >= KNOWN {
+            known.clear();
+        }
+        let versions = known.entry(name.to_owned()).or_default();
+        if !versions.contains(&version) {
+            versions.push(version);
+        }
+    }
+}
+
+pub(crate) fn row(name: &str, version: u32) -> RowId<'static> {
+    RowId::Definition { name: name.to_owned().into(), version }
+}
+
+impl Tenant {
+    /// Creates a definition. The same bytes again are accepted and change nothing, not even the content type.
+    ///
+    /// Durable, in both stores while there are two, when it returns.
+    ///
+    /// # Errors
+    /// [`AlreadyExists`](ErrorKind::AlreadyExists) if it exists with other bytes; [`InvalidInput`](ErrorKind::InvalidInput) if the
+    /// name is empty or longer than [`limits::MAX_NAME`], or the body larger than [`MAX_DEFINITION`].
+    pub fn define(&self, name: &str, version: u32, content_type: &str, body: &[u8]) -> Result<Defined> {
+        limits::check_name("the name of the definition", name)?;
+        limits::check_size("the content type", content_type.len(), limits::MAX_NAME)?;
+        limits::check_size("the body of the definition", body.len(), MAX_DEFINITION)?;
+        let tenant = &*self.0;
+        let op = tenant.enter("define")?;
+        let _lock = tenant.shared.locks.definitions.lock((tenant.id, name, version));
+        let id = row(name, version);
+        let digest: [u8; 32] = Sha256::digest(body).into();
+        let defined = match tenant.find_definition(&op, &id)? {
+            Some(record) if record.digest == digest => Defined::Unchanged,
+            Some(_) => {
+                let message = format!("the definition {name:?} version {version} exists with other bytes");
+                return Err(Error::new(ErrorKind::AlreadyExists, message));
+            }
+            None => {
+                let content_type = content_type.to_owned();
+                let created_ms = tenant.shared.now_ms();
+                let record = DefinitionRecord { body: body.to_vec(), content_type, digest, created_ms };
+                tenant.put_definition(&op.home, &id, record)?;
+                Defined::Created
+            }
+        };
+        tenant.bring_to_both(&op, &id)?;
+        tenant.known.add(name, version);
+        Ok(defined)
+    }
+
+    /// The definition, if it exists.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn definition(&self, name: &str, version: u32) -> Result<Option<Definition>> {
+        let op = self.0.enter("read a definition")?;
+        let id = row(name, version);
+        let record = match op.home.definition(self.0.id, &id)? {
+            Some(record) => Some(record),
+            None if op.other.is_none() => None,
+            None => {
+                // Missing at home: the other store may have it, and then home gets it.
+                let _lock = self.0.shared.locks.definitions.lock((self.0.id, name, version));
+                let found = self.0.find_definition(&op, &id)?;
+                if found.is_some() {
+                    self.0.bring_to_both(&op, &id)?;
+                }
+                found
+            }
+        };
+        Ok(record.map(|record| Definition {
+            name: name.to_owned(),
+            version,
+            content_type: record.content_type,
+            body: record.body,
+            digest: record.digest,
+            created_ms: record.created_ms,
+        }))
+    }
+}
+
+impl Inner {
+    /// Whether the definition exists, in either store.
+    pub(crate) fn is_defined(&self, op: &Operation<'_>, name: &str, version: u32) -> Result<bool> {
+        if self.known.has(name, version) {
+            return Ok(true);
+        }
+        let found = self.find_definition(op, &row(name, version))?.is_some();
+        if found {
+            self.known.add(name, version);
+        }
+        Ok(found)
+    }
+
+    fn find_definition(&self, op: &Operation<'_>, id: &RowId<'_>) -> Result<Option<DefinitionRecord>> {
+        for space in op.home_first() {
+            if let Some(record) = space.definition(self.id, id)? {
+                return Ok(Some(record));
+            }
+        }
+        Ok(None)
+    }
+
+    fn put_definition(&self, space: &Space, id: &RowId<'static>, record: DefinitionRecord) -> Result<()> {
+        let mut changes = Changes::default();
+        changes.put(id.clone(), Record::Definition(record));
+        space.apply(self.id, &changes, self.shared.write())
+    }
+
+    /// Under the definition lock: whichever store lacks the definition gets the record of the other. If that fails where launches do
+    /// not go, the gap is noted, durably, where they do, and the replicator mends it.
+    fn bring_to_both(&self, op: &Operation<'_>, id: &RowId<'static>) -> Result<()> {
+        let Some(other) = &op.other else { return Ok(()) };
+        let home = &op.home;
+        match (home.definition(self.id, id)?, self.read_other(other, id)) {
+            (None, Ok(Some(record))) => self.put_definition(home, id, record),
+            (Some(record), Ok(None)) => match self.put_definition(other, id, record) {
+                Ok(()) => Ok(()),
+                Err(_) => self.note_gap(home, id),
+            },
+            (Some(_), Err(_)) => self.note_gap(home, id),
+            (_, read) => read.map(drop),
+        }
+    }
+
+    fn read_other(&self, other: &Arc<Space>, id: &RowId<'_>) -> Result<Option<DefinitionRecord>> {
+        other.definition(self.id, id)
+    }
+
+    fn note_gap(&self, home: &Space, id: &RowId<'_>) -> Result<()> {
+        let RowId::Definition { name, version } = id else { return Ok(()) };
+        let mut changes = Changes::default();
+        let gap = NoteId::Gap { name: name.clone().into_owned().into(), version: *version };
+        changes.put(RowId::Note(gap), Record::Note(NoteRecord::Gap));
+        home.apply(self.id, &changes, self.shared.write())?;
+        self.shared.wake(Thread::Replicator);
+        Ok(())
+    }
+}

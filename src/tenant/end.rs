@@ -1,0 +1,270 @@
+//! How instances end: by their runner, by their last step, by cancellation, by termination, or to make room for a new one.
+//!
+//! The key lock is held from before the look at the instance until its end is durable. Visible before durable would let a second
+//! launch of the key through, and power loss would then leave two live ones.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use cutover_formats::limits::{self, MAX_PAYLOAD};
+use cutover_formats::record::{
+    Ending, InstanceEnd, InstanceRecord, KeyEnd, KeyRecord, NoteRecord, PayloadRecord, StepState,
+};
+use cutover_formats::{Expiring, InstanceId, NoteId, Prefix, Record, RowId};
+
+use super::launch::New;
+use super::types::{Ended, short_reason};
+use super::{Inner, Operation, Tenant};
+use crate::error::{Error, ErrorKind, Result};
+use crate::store::space::{Changes, Space, raw_rows};
+
+const REPLACED: &str = "replaced by a later launch of its key";
+
+impl Tenant {
+    /// Ends an instance as its runner sees it: completed or failed. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
+    pub fn end(&self, id: InstanceId, ending: Ending, output: &[u8], reason: &str) -> Result<Ended> {
+        limits::check_size("the output of the instance", output.len(), MAX_PAYLOAD)?;
+        self.0.with_locked(id, "end an instance", |op, space, record| {
+            self.0.end_now(op, space, id, record, &How { ending, reason, output }, Changes::default())?;
+            Ok(Ended::Now)
+        })
+    }
+
+    /// Asks an instance to stop: its workers are told at their next heartbeat, none of its steps is given out any more, and it ends
+    /// as [`Ending::Cancelled`] when the last one that is held is settled or its lease runs out; at once if none is held. The request is
+    /// durable when it returns.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
+    pub fn cancel(&self, id: InstanceId, reason: &str) -> Result<Ended> {
+        self.0.with_locked(id, "cancel an instance", |op, space, mut record| {
+            if self.0.leases.ask_to_stop(id) == 0 {
+                let how = How { ending: Ending::Cancelled, reason, output: &[] };
+                self.0.end_now(op, space, id, record, &how, Changes::default())?;
+                return Ok(Ended::Now);
+            }
+            record.cancel_requested = true;
+            record.revision += 1;
+            let mut changes = Changes::default();
+            changes.put(RowId::Instance { id }, Record::Instance(record));
+            self.0.commit(space, &changes)?;
+            Ok(Ended::Asked)
+        })
+    }
+
+    /// Ends an instance without asking it. Whatever its workers report afterwards is refused. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
+    pub fn terminate(&self, id: InstanceId, reason: &str) -> Result<Ended> {
+        self.0.with_locked(id, "terminate an instance", |op, space, record| {
+            let how = How { ending: Ending::Terminated, reason, output: &[] };
+            self.0.end_now(op, space, id, record, &how, Changes::default())?;
+            Ok(Ended::Now)
+        })
+    }
+}
+
+/// How an instance ends.
+pub(crate) struct How<'a> {
+    pub(crate) ending: Ending,
+    pub(crate) reason: &'a str,
+    pub(crate) output: &'a [u8],
+}
+
+impl Inner {
+    /// Applies changes with the engine's durability. A failure of the store leaves open whether they happened.
+    pub(super) fn commit(&self, space: &Space, changes: &Changes) -> Result<()> {
+        space.apply(self.id, changes, self.shared.write()).map_err(|err| match err.kind() {
+            ErrorKind::Io | ErrorKind::Corrupt => {
+                Error::with_source(ErrorKind::Indeterminate, "whether the commit happened is unknown", err)
+            }
+            _ => err,
+        })
+    }
+
+    /// Runs `act` on a live instance, with its key and itself locked.
+    pub(super) fn with_locked(
+        &self,
+        id: InstanceId,
+        what: &'static str,
+        act: impl FnOnce(&Operation<'_>, &Arc<Space>, InstanceRecord) -> Result<Ended>,
+    ) -> Result<Ended> {
+        let op = self.enter(what)?;
+        // The key of an instance never changes, so a look without locks says which one to lock.
+        let (_, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
+        let _key = record.key.as_ref().and_then(|key| self.shared.locks.keys.lock((self.id, key)));
+        let _instance = self.shared.locks.instances.lock((self.id, id));
+        let (space, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
+        match &record.ended {
+            Some(end) => Ok(Ended::Before(end.ending)),
+            None => act(&op, space, record),
+        }
+    }
+
+    /// Commits the end of an instance together with `changes`. The caller holds its key and itself, and it lives.
+    pub(super) fn end_now(
+        &self,
+        op: &Operation<'_>,
+        space: &Space,
+        id: InstanceId,
+        record: InstanceRecord,
+        how: &How<'_>,
+        mut changes: Changes,
+    ) -> Result<()> {
+        debug_assert!(op.by_id().any(|other| other.id == space.id));
+        let deadline = self.add_end(&mut changes, space, id, record, how)?;
+        self.commit(space, &changes)?;
+        self.after_end(id, deadline);
+        Ok(())
+    }
+
+    /// Adds what ends an instance: its head, its output, its key, its open steps, its deadlines. Returns the first of
+    /// these.
+    fn add_end(
+        &self,
+        changes: &mut Changes,
+        space: &Space,
+        id: InstanceId,
+        mut record: InstanceRecord,
+        how: &How<'_>,
+    ) -> Result<u64> {
+        let now_ms = self.shared.now_ms();
+        let scope = record.key.as_ref().map(|(scope, _)| scope.as_str());
+        let retention = self.retention.read().of(scope);
+        let collect_ms = now_ms + retention.instance_ms;
+        if record.open_steps > 0 {
+            self.add_unready(changes, space, id)?;
+        }
+        if let Some((scope, key)) = record.key.clone() {
+            let row = RowId::Key { scope: scope.into(), key: key.into() };
+            let revision = space.key(self.id, &row)?.map_or(1, |record| record.revision + 1);
+            let out_of_scope_ms = now_ms + retention.key_ms;
+            let ended = Some(KeyEnd { ending: how.ending, out_of_scope_ms });
+            let epoch = record.epoch;
+            if let RowId::Key { scope, key } = row.clone() {
+                changes.mark(RowId::Expiry { at_ms: out_of_scope_ms, what: Expiring::Key { scope, key } });
+            }
+            changes.put(row, Record::Key(KeyRecord { instance: id, epoch, ended, revision }));
+        }
+        if !how.output.is_empty() {
+            let output = PayloadRecord { bytes: how.output.to_vec() };
+            changes.put(RowId::Output { id }, Record::Payload(output));
+        }
+        changes.mark(RowId::Expiry { at_ms: collect_ms, what: Expiring::Instance(id) });
+        let reason = short_reason(how.reason);
+        record.ended = Some(InstanceEnd { ending: how.ending, at_ms: now_ms, collect_ms, reason });
+        record.revision += 1;
+        changes.put(RowId::Instance { id }, Record::Instance(record));
+        Ok(now_ms + retention.instance_ms.min(retention.key_ms))
+    }
+
+    /// Takes the steps that are still ready out of the ready queue.
+    fn add_unready(&self, changes: &mut Changes, space: &Space, instance: InstanceId) -> Result<()> {
+        let steps = space.page(self.id, Prefix::StepsOf(instance), None, usize::MAX, u64::MAX)?;
+        for (row, record) in steps.rows {
+            if let (RowId::Step { step, .. }, Record::Step(record)) = (row, record)
+                && let StepState::Ready { at_ms } = record.state
+            {
+                changes.delete(RowId::Ready { queue: record.queue.into(), at_ms, instance, step });
+            }
+        }
+        Ok(())
+    }
+
+    fn after_end(&self, id: InstanceId, deadline: u64) {
+        self.leases.end_instance(id);
+        self.announce(Vec::new(), Some(deadline));
+        self.counters.ended.fetch_add(1, Ordering::Relaxed);
+        self.waiters.ended();
+    }
+
+    /// Terminates `old` and starts `new`. In one store that is one batch. Over two stores a durable intent comes first, so that opening
+    /// finishes what a crash interrupts. The caller holds the key and both instances.
+    pub(super) fn replace(&self, op: &Operation<'_>, old: InstanceId, new: &mut New) -> Result<()> {
+        let (space, record) = op.locate(self.id, old)?.ok_or_else(|| not_found(old))?;
+        let how = How { ending: Ending::Terminated, reason: REPLACED, output: &[] };
+        let mut end = Changes::default();
+        let deadline = self.add_end(&mut end, space, old, record, &how)?;
+        if space.id == op.home.id {
+            // Later changes of a row win: the key's new holder stands behind its old one.
+            end.append(std::mem::take(&mut new.changes));
+            self.commit(&op.home, &end)?;
+        } else {
+            let rows = raw_rows(&op.home.encode(self.id, &new.changes)?);
+            let note = NoteRecord::Replace {
+                old,
+                old_store: space.id,
+                at_ms: self.shared.now_ms(),
+                reason: REPLACED.to_owned(),
+                rows,
+            };
+            let intent = RowId::Note(NoteId::Replace { old });
+            let mut intend = Changes::default();
+            intend.put(intent.clone(), Record::Note(note));
+            self.commit(&op.home, &intend)?;
+            self.commit(space, &end)?;
+            new.changes.delete(intent);
+            self.commit(&op.home, &new.changes)?;
+        }
+        self.after_end(old, deadline);
+        Ok(())
+    }
+
+    /// Finishes what a crash left of a replacement: ends the old instance if it lives, applies the rows of the new one.
+    /// Before the first call is served, so without locks.
+    pub(crate) fn redo_replaces(&self, op: &Operation<'_>) -> Result<usize> {
+        let mut redone = 0;
+        for home in op.home_first() {
+            for (row, record) in home.page(self.id, Prefix::Replaces, None, usize::MAX, u64::MAX)?.rows {
+                let Record::Note(NoteRecord::Replace { old, reason, rows, .. }) = record else { continue };
+                if let Some((space, record)) = op.locate(self.id, old)?
+                    && record.ended.is_none()
+                {
+                    let how = How { ending: Ending::Terminated, reason: &reason, output: &[] };
+                    self.end_now(op, space, old, record, &how, Changes::default())?;
+                }
+                let mut done = Changes::default();
+                done.delete(row);
+                let mut batch = home.encode(self.id, &done)?;
+                home.apply_raw(&mut batch, &rows)?;
+                home.commit(&batch, self.shared.write())?;
+                redone += 1;
+            }
+        }
+        Ok(redone)
+    }
+
+    /// After a loss of tails two stores may both hold a live instance of a key. The launch of the later epoch stays, the other one
+    /// is terminated. Before the first call is served, so without locks.
+    pub(crate) fn resolve_doubles(&self, op: &Operation<'_>) -> Result<Vec<InstanceId>> {
+        let mut ended = Vec::new();
+        let Some(other) = &op.other else { return Ok(ended) };
+        let mut after = None;
+        loop {
+            let page = other.page(self.id, Prefix::All(cutover_formats::Family::Keys), after.as_ref(), 1024, u64::MAX)?;
+            for (row, record) in &page.rows {
+                let Record::Key(KeyRecord { instance, epoch, ended: None, .. }) = record else { continue };
+                let Some(there) = op.home.key(self.id, row)?.filter(|key| key.ended.is_none()) else { continue };
+                let (space, loser) =
+                    if there.epoch >= *epoch { (other, *instance) } else { (&op.home, there.instance) };
+                let Some(head) = space.instance(self.id, &RowId::Instance { id: loser })? else { continue };
+                let reason = "its key was live in both stores after a loss of power; the later launch stays";
+                let how = How { ending: Ending::Terminated, reason, output: &[] };
+                self.end_now(op, space, loser, head, &how, Changes::default())?;
+                ended.push(loser);
+            }
+            match page.rows.into_iter().next_back() {
+                Some((row, _)) if !page.done => after = Some(row),
+                _ => return Ok(ended),
+            }
+        }
+    }
+}
+
+pub(super) fn not_found(id: InstanceId) -> Error {
+    Error::new(ErrorKind::NotFound, format!("there is no instance {id}"))
+}

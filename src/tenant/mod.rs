@@ -1,0 +1,192 @@
+//! A tenant: everything that a workflow runner calls.
+//!
+//! Every operation has the same beginning: [`Inner::enter`] pins, reads the status, and looks up the store where launches go
+//! and, while there are two, the other one. After it come the locks, in the order of [`crate::locks`].
+
+pub(crate) mod control;
+mod definitions;
+mod end;
+mod launch;
+mod leases;
+mod query;
+mod queue;
+pub(crate) mod repair;
+mod steps;
+pub(crate) mod types;
+mod waiters;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use cutover_formats::record::InstanceRecord;
+use cutover_formats::{InstanceId, RowId, Status, StoreId, TenantId};
+use parking_lot::{Mutex, RwLock};
+
+pub use self::steps::Worker;
+use self::control::Control;
+use self::definitions::Known;
+use self::leases::Leases;
+use self::queue::ReadyQueue;
+use self::waiters::Waiters;
+use crate::error::{Error, ErrorKind, Result};
+use crate::shared::Shared;
+use crate::status::{Pin, Register, Seq};
+use crate::store::space::Space;
+
+/// A tenant of an open engine. Cheap to clone; all clones are the same tenant.
+#[derive(Clone)]
+pub struct Tenant(pub(crate) Arc<Inner>);
+
+/// What a tenant is in memory.
+pub(crate) struct Inner {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) id: TenantId,
+    pub(crate) name: String,
+    pub(crate) register: Register,
+    /// The open stores: at least those that the register names. One is added before a status that names it is
+    /// published, and taken out after the wait for the first status that does not.
+    pub(crate) spaces: RwLock<Vec<Arc<Space>>>,
+    /// The durable record and everything about a migration. Also the lock under which transitions are made.
+    pub(crate) control: Mutex<Control>,
+    pub(crate) retention: RwLock<control::Retentions>,
+    pub(crate) counters: Counters,
+    /// No expiry row has a deadline before this, in milliseconds since 1970.
+    pub(crate) next_expiry: AtomicU64,
+    deleted: AtomicBool,
+    known: Known,
+    queue: ReadyQueue,
+    leases: Leases,
+    waiters: Waiters,
+}
+
+/// What has happened since the engine was opened: for people, not for decisions.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) started: AtomicU64,
+    pub(crate) ended: AtomicU64,
+    pub(crate) collected: AtomicU64,
+}
+
+/// An operation in progress. While it exists, no transition that it might have to know of comes to its end.
+pub(crate) struct Operation<'t> {
+    pub(crate) status: Status,
+    pub(crate) seq: Seq,
+    /// Where launches go.
+    pub(crate) home: Arc<Space>,
+    /// The other store, while there are two.
+    pub(crate) other: Option<Arc<Space>>,
+    _pin: Pin<'t>,
+}
+
+impl Operation<'_> {
+    /// The stores in the order in which an instance is looked for: first where launches do not go, then home. (An instance that
+    /// moves goes from the first to the second, so it is always found.)
+    pub(crate) fn by_id(&self) -> impl Iterator<Item = &Arc<Space>> {
+        self.other.iter().chain(std::iter::once(&self.home))
+    }
+
+    /// The same stores, home first.
+    pub(crate) fn home_first(&self) -> impl Iterator<Item = &Arc<Space>> {
+        std::iter::once(&self.home).chain(self.other.iter())
+    }
+
+    /// The store that an instance is in, and its head.
+    pub(crate) fn locate(&self, tenant: TenantId, id: InstanceId) -> Result<Option<(&Arc<Space>, InstanceRecord)>> {
+        for space in self.by_id() {
+            if let Some(record) = space.instance(tenant, &RowId::Instance { id })? {
+                return Ok(Some((space, record)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Inner {
+    pub(crate) fn new(shared: Arc<Shared>, control: Control, spaces: Vec<Arc<Space>>) -> Self {
+        let record = control.record();
+        Self {
+            id: record.id,
+            name: record.name.clone(),
+            register: Register::new(record.status),
+            spaces: RwLock::new(spaces),
+            retention: RwLock::new(control::Retentions::of_record(record)),
+            control: Mutex::new(control),
+            counters: Counters::default(),
+            next_expiry: AtomicU64::new(0),
+            deleted: AtomicBool::new(false),
+            known: Known::default(),
+            queue: ReadyQueue::default(),
+            leases: Leases::default(),
+            waiters: Waiters::default(),
+            shared,
+        }
+    }
+
+    /// Begins an operation: pin, then read the status. `what` names it to whoever waits for it.
+    pub(crate) fn enter(&self, what: &'static str) -> Result<Operation<'_>> {
+        self.shared.check()?;
+        let pin = self.shared.pins.pin(self.id, what);
+        if self.deleted.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::NotFound, format!("the tenant {:?} was deleted", self.name)));
+        }
+        let (seq, status) = self.register.read();
+        let home = self.space(status.store(status.home()))?;
+        let other = match status.store(status.home().other()) {
+            Some(id) => Some(self.space(Some(id))?),
+            None => None,
+        };
+        Ok(Operation { status, seq, home, other, _pin: pin })
+    }
+
+    /// The open store of this number.
+    pub(crate) fn space(&self, id: Option<StoreId>) -> Result<Arc<Space>> {
+        let spaces = self.spaces.read();
+        let found = spaces.iter().find(|space| Some(space.id) == id);
+        found.cloned().ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, format!("a store of the tenant {:?} is not open", self.name))
+        })
+    }
+
+    /// From now on nothing is served any more; what is under way has its pin.
+    pub(crate) fn mark_deleted(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.queue.wake_all();
+    }
+
+    /// Somebody may be waiting in a call that will never be answered.
+    pub(crate) fn wake_callers(&self) {
+        self.queue.wake_all();
+        self.waiters.wake_all();
+    }
+
+    /// Takes a store out of use, after the wait for the first status that does not name it.
+    pub(crate) fn forget_space(&self, id: StoreId) {
+        self.spaces.write().retain(|space| space.id != id);
+        self.queue.forget(id);
+    }
+
+    /// An expiry row with this deadline was committed.
+    pub(crate) fn expires_at(&self, at_ms: u64) {
+        self.next_expiry.fetch_min(at_ms, Ordering::AcqRel);
+    }
+}
+
+impl Tenant {
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// Its number in the catalog.
+    #[must_use]
+    pub fn id(&self) -> TenantId {
+        self.0.id
+    }
+
+    /// Its status now, as one consistent value. It may be another one when you look at it.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.0.register.read().1
+    }
+}

@@ -1,0 +1,214 @@
+//! The ready steps of a tenant, in order, from both stores.
+//!
+//! The rows in the family `ready` are the truth; this is the part of them that is in memory, so that a claim does not seek over the
+//! remains of deleted rows. Per queue and store there is a *lane*: a bounded set of entries and a mark. Every row up to the mark
+//! is in the set, or held under a lease, or settled; rows behind the mark are only in the store. A lane that runs empty
+//! is filled from its mark on.
+//!
+//! A step is offered after its commit. A fill reads the store while holding the lock of the queue, so an offer comes either
+//! before the fill begins, whose scan then sees the row, or after the mark has moved. An entry is only a hint: whoever
+//! takes one looks at the step itself, under the instance's lock, before acting.
+
+use std::collections::{BTreeSet, HashMap};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use cutover_formats::{InstanceId, Prefix, RowId, StoreId, TenantId};
+use parking_lot::{Condvar, Mutex};
+
+use super::leases::Leases;
+use crate::error::Result;
+use crate::store::space::Space;
+
+/// Most entries of a lane in memory.
+const LANE: usize = 4096;
+/// Rows that one fill reads.
+const FILL: usize = 512;
+
+/// A step that may be ready.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Entry {
+    pub(crate) at_ms: u64,
+    pub(crate) instance: InstanceId,
+    pub(crate) step: String,
+    pub(crate) queue: String,
+    pub(crate) store: StoreId,
+}
+
+impl Entry {
+    pub(crate) fn row(&self) -> RowId<'static> {
+        RowId::Ready {
+            queue: self.queue.clone().into(),
+            at_ms: self.at_ms,
+            instance: self.instance,
+            step: self.step.clone().into(),
+        }
+    }
+
+    fn place(&self) -> Place {
+        (self.at_ms, self.instance, self.step.clone())
+    }
+}
+
+type Place = (u64, InstanceId, String);
+
+/// Up to where a lane knows every row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Mark {
+    /// Nothing was read yet.
+    Start,
+    /// Up to and with this row.
+    At(Place),
+    /// All of them.
+    End,
+}
+
+struct Lane {
+    entries: BTreeSet<Entry>,
+    mark: Mark,
+}
+
+#[derive(Default)]
+struct Lanes {
+    by_queue: HashMap<(String, StoreId), Lane>,
+    /// How many offers there have been, so that a sleeper misses none.
+    offers: u64,
+}
+
+/// All queues of a tenant.
+#[derive(Default)]
+pub(crate) struct ReadyQueue {
+    lanes: Mutex<Lanes>,
+    offered: Condvar,
+}
+
+/// The next entry of a queue, or how long there is none for sure.
+pub(crate) enum Next {
+    Entry(Entry),
+    /// The first one becomes ready at this time, in milliseconds since 1970.
+    NotBefore(u64),
+    Empty,
+}
+
+impl ReadyQueue {
+    /// A step has become ready, or will at its time: its row is committed.
+    pub(crate) fn offer(&self, entry: Entry) {
+        let mut lanes = self.lanes.lock();
+        lanes.offers += 1;
+        lanes.by_queue.entry((entry.queue.clone(), entry.store)).or_insert_with(Lane::new).offer(entry);
+        drop(lanes);
+        // Workers of all queues sleep here; one that is not meant goes back to sleep.
+        self.offered.notify_all();
+    }
+
+    /// How many offers there have been. Read before [`take`](Self::take), for [`sleep`](Self::sleep).
+    pub(crate) fn offers(&self) -> u64 {
+        self.lanes.lock().offers
+    }
+
+    /// Takes the first entry that is ready at `now_ms`, of the lanes of these stores.
+    pub(crate) fn take(
+        &self,
+        tenant: TenantId,
+        queue: &str,
+        stores: &[&Space],
+        leases: &Leases,
+        now_ms: u64,
+    ) -> Result<Next> {
+        let lanes = &mut self.lanes.lock().by_queue;
+        let mut first: Option<Entry> = None;
+        for space in stores {
+            let lane = lanes.entry((queue.to_owned(), space.id)).or_insert_with(Lane::new);
+            lane.fill_if_empty(tenant, queue, space, leases)?;
+            if let Some(entry) = lane.entries.first()
+                && first.as_ref().is_none_or(|other| entry < other)
+            {
+                first = Some(entry.clone());
+            }
+        }
+        let Some(entry) = first else { return Ok(Next::Empty) };
+        if entry.at_ms > now_ms {
+            return Ok(Next::NotBefore(entry.at_ms));
+        }
+        if let Some(lane) = lanes.get_mut(&(queue.to_owned(), entry.store)) {
+            lane.entries.remove(&entry);
+        }
+        Ok(Next::Entry(entry))
+    }
+
+    /// Sleeps until there were more offers than `seen` or the limit has passed.
+    pub(crate) fn sleep(&self, seen: u64, limit: Duration) {
+        let mut lanes = self.lanes.lock();
+        if lanes.offers == seen {
+            self.offered.wait_for(&mut lanes, limit);
+        }
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.lanes.lock().offers += 1;
+        self.offered.notify_all();
+    }
+
+    /// The store is no longer one of the tenant's.
+    pub(crate) fn forget(&self, store: StoreId) {
+        self.lanes.lock().by_queue.retain(|(_, of), _| *of != store);
+    }
+}
+
+impl Lane {
+    fn new() -> Self {
+        Self { entries: BTreeSet::new(), mark: Mark::Start }
+    }
+
+    fn offer(&mut self, entry: Entry) {
+        let known = match &self.mark {
+            Mark::Start => false,
+            Mark::At(place) => entry.place() <= *place,
+            Mark::End => true,
+        };
+        if !known {
+            return;
+        }
+        self.entries.insert(entry);
+        if self.entries.len() > LANE {
+            self.entries.pop_last();
+            self.mark = self.entries.last().map_or(Mark::Start, |last| Mark::At(last.place()));
+        }
+    }
+
+    fn fill_if_empty(&mut self, tenant: TenantId, queue: &str, space: &Space, leases: &Leases) -> Result<()> {
+        while self.entries.is_empty() && self.mark != Mark::End {
+            let after = match &self.mark {
+                Mark::At((at_ms, instance, step)) => Some(RowId::Ready {
+                    queue: queue.into(),
+                    at_ms: *at_ms,
+                    instance: *instance,
+                    step: step.as_str().into(),
+                }),
+                _ => None,
+            };
+            let mut read = 0;
+            let mut last = None;
+            let entries = &mut self.entries;
+            space.scan(tenant, Prefix::Queue(queue), after.as_ref(), |id, _| {
+                if read == FILL {
+                    return Ok(ControlFlow::Break(()));
+                }
+                read += 1;
+                if let RowId::Ready { queue, at_ms, instance, step } = id {
+                    last = Some((at_ms, instance, step.to_string()));
+                    if !leases.is_held(instance, &step) {
+                        let (queue, step) = (queue.into_owned(), step.into_owned());
+                        entries.insert(Entry { at_ms, instance, step, queue, store: space.id });
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            self.mark = match last {
+                Some(place) if read == FILL => Mark::At(place),
+                _ => Mark::End,
+            };
+        }
+        Ok(())
+    }
+}
