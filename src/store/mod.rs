@@ -6,6 +6,8 @@
 
 pub mod batch;
 pub mod contract;
+#[cfg(any(feature = "rocksdb", feature = "sled"))]
+mod files;
 pub mod group;
 pub mod memory;
 #[cfg(feature = "rocksdb")]

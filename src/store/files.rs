@@ -1,0 +1,86 @@
+//! What both drivers with files do to directories.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Creates the directory and says what is in its way if it cannot.
+pub(super) fn create_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(|err| Error::io(format!("cannot create {}", path.display()), err))
+}
+
+/// Refuses a directory that holds something no store of ours has: it is somebody's data.
+pub(super) fn refuse_foreign(path: &Path, ours: fn(&str) -> bool) -> Result<()> {
+    for name in names(path)? {
+        if !ours(&name) {
+            return Err(Error::new(
+                ErrorKind::Foreign,
+                format!("{} is not a store of this driver: it contains {name:?}", path.display()),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the entries of a directory durable, and the directory's own entry in its parent.
+pub(super) fn sync_dirs(path: &Path) -> Result<()> {
+    sync(path)?;
+    sync_parent(path)
+}
+
+/// Makes the entries of the parent durable.
+pub(super) fn sync_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        // A relative name of one part has an empty parent.
+        Some(parent) if parent.as_os_str().is_empty() => sync(Path::new(".")),
+        Some(parent) => sync(parent),
+        None => Ok(()),
+    }
+}
+
+/// Makes a file or the entries of a directory durable.
+pub(super) fn sync(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|file| file.sync_all())
+        .map_err(|err| Error::io(format!("cannot sync {}", path.display()), err))
+}
+
+/// Removes a file; missing already is success.
+pub(super) fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("cannot remove {}", path.display()), err))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes a directory that has become empty, durably. What else is in it is not ours: then it stays.
+pub(super) fn remove_empty_dir(path: &Path) -> Result<()> {
+    match fs::remove_dir(path) {
+        Ok(()) => sync_parent(path),
+        Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Ok(())
+        }
+        Err(err) => Err(Error::io(format!("cannot remove {}", path.display()), err)),
+    }
+}
+
+/// The names in a directory; none if it does not exist.
+pub(super) fn names(path: &Path) -> Result<Vec<String>> {
+    let read = || match fs::read_dir(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(err) => Err(err),
+        Ok(entries) => {
+            entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned())).collect()
+        }
+    };
+    read().map_err(|err| Error::io(format!("cannot read {}", path.display()), err))
+}
+
+/// The entries of a directory whose names `wanted` picks, as paths.
+pub(super) fn paths(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
+    Ok(names(path)?.into_iter().filter(|name| wanted(name)).map(|name| path.join(name)).collect())
+}
