@@ -1,10 +1,13 @@
-//! Where entries end up: the ledger, the measures, and what a person is told meanwhile.
+//! Where entries end up: the ledger, the measures, and what is noted beside them.
 
 use parking_lot::Mutex;
 
 use crate::entry::{Entry, Sink};
 use crate::ledger::Ledger;
 use crate::measure::Measure;
+
+/// Obstacles that are kept.
+const KEPT_OBSTACLES: usize = 20;
 
 /// The ledger and the measures of a run.
 #[derive(Default)]
@@ -13,31 +16,36 @@ pub struct Books {
     pub ledger: Mutex<Ledger>,
     /// What was measured.
     pub measure: Mutex<Measure>,
-    compared: Mutex<Option<Compared>>,
+    notes: Mutex<Notes>,
 }
 
-/// The last comparison of both stores' definitions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Compared {
-    /// Definitions in the initial store.
-    pub initial: u64,
-    /// Definitions in the target.
-    pub target: u64,
-    /// Missing in one, or different.
-    pub different: u64,
+/// What is noted beside them.
+#[derive(Debug, Clone, Default)]
+pub struct Notes {
+    /// Definitions in both stores when the engine last compared them.
+    pub verified: u64,
+    /// What stood in the move's way for a time.
+    pub obstacles: Vec<String>,
 }
 
 impl Books {
-    /// The last comparison, if there was one.
-    pub fn compared(&self) -> Option<Compared> {
-        *self.compared.lock()
+    /// What is noted.
+    pub fn notes(&self) -> Notes {
+        self.notes.lock().clone()
     }
 }
 
 impl Sink for Books {
     fn put(&self, entry: Entry) {
-        if let Entry::Compared { initial, target, different } = entry {
-            *self.compared.lock() = Some(Compared { initial, target, different });
+        match &entry {
+            Entry::Verified { definitions } => self.notes.lock().verified = *definitions,
+            Entry::Obstacle(text) => {
+                let mut notes = self.notes.lock();
+                if notes.obstacles.len() < KEPT_OBSTACLES {
+                    notes.obstacles.push(text.clone());
+                }
+            }
+            _ => {}
         }
         self.ledger.lock().note(&entry);
         self.measure.lock().note(&entry);

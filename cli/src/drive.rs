@@ -19,6 +19,9 @@ const FOR_EVER: Duration = Duration::from_secs(7 * 86_400);
 /// A move that stays in one phase so long beyond its dwell is given up.
 const STUCK: Duration = Duration::from_secs(1800);
 
+/// How often progress is asked for, in microseconds: the engine looks into both stores to answer.
+const LOOK: u64 = 250_000;
+
 /// What the driver may have to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Act {
@@ -73,6 +76,7 @@ pub fn run(site: &Arc<Site>, may_finish: bool) -> Result<()> {
     let mut copied = 0;
     // The board follows the engine a moment later: what was asked for is not asked for twice.
     let mut asked = None;
+    let mut looked = 0;
     loop {
         site.check()?;
         let (state, now) = (site.board.now(), site.clock.now());
@@ -83,27 +87,28 @@ pub fn run(site: &Arc<Site>, may_finish: bool) -> Result<()> {
             Act::Finish if may_finish && site.started() >= site.plan.instances => return Ok(()),
             Act::Finish | Act::Wait => {}
             _ if again => {}
-            Act::Start => migration.start(target(&site.plan), options(&site.plan))?,
+            Act::Start => drop(migration.start(target(&site.plan), options(&site.plan))?),
             Act::Cancel => migration.cancel()?,
             Act::Reverse => migration.reverse()?,
         }
         asked = Some((act, state.since));
         if state.begun {
-            report_copied(site, &mut copied)?;
+            if now >= looked + LOOK {
+                looked = now;
+                report_copied(site, &mut copied);
+            }
             check_stuck(site, &state, now)?;
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-fn report_copied(site: &Site, copied: &mut u64) -> Result<()> {
-    if let Some(progress) = site.tenant.migration().progress()?
-        && progress.copied > *copied
-    {
-        *copied = progress.copied;
-        site.sink.put(Entry::Copied { definitions: progress.copied });
+fn report_copied(site: &Site, copied: &mut u64) {
+    let copy = site.tenant.migration().progress().copy;
+    if copy.copied > *copied {
+        *copied = copy.copied;
+        site.sink.put(Entry::Copied { definitions: copy.copied, of: copy.total });
     }
-    Ok(())
 }
 
 fn check_stuck(site: &Site, state: &State, now: u64) -> Result<()> {
@@ -111,6 +116,6 @@ fn check_stuck(site: &Site, state: &State, now: u64) -> Result<()> {
     if state.phase == Phase::Stable || now.saturating_sub(state.since) < micros(allowed) {
         return Ok(());
     }
-    let blockers = site.tenant.status()?.blockers.join("; ");
+    let blockers = site.tenant.migration().progress().waiting_for;
     Err(Failure::new(format!("the move did not leave {} in {} s: {blockers}", state.phase, allowed.as_secs())))
 }

@@ -148,16 +148,16 @@ pub enum Entry {
     Copied {
         /// How many.
         definitions: u64,
+        /// Of how many that there were when it began.
+        of: u64,
     },
-    /// A verification counted the definitions of both stores.
-    Compared {
-        /// In the initial store.
-        initial: u64,
-        /// In the target.
-        target: u64,
-        /// Missing in one, or different.
-        different: u64,
+    /// The engine has found every definition in both stores, byte for byte.
+    Verified {
+        /// How many.
+        definitions: u64,
     },
+    /// Something stands in the move's way, and the engine tries again.
+    Obstacle(String),
     /// Something is wrong that no other entry says.
     Problem(String),
 }

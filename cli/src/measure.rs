@@ -133,7 +133,7 @@ impl Measure {
             }
             Entry::Phase { phase, at } => self.enter(*phase, *at),
             Entry::Waited { phase, took } => self.waits.push((*phase, *took)),
-            Entry::Copied { definitions } => self.copied = self.copied.max(*definitions),
+            Entry::Copied { definitions, .. } => self.copied = self.copied.max(*definitions),
             _ => {}
         }
     }

@@ -23,7 +23,7 @@ const SWEPT_MS: u64 = 1_000;
 /// How long answers are kept there. A process that replaces a killed one asks again within moments.
 const ANSWERS_MS: u64 = 1_000;
 /// The same where the process is killed: opening again may take seconds.
-const ANSWERS_KILLED_MS: u64 = 20_000;
+const ANSWERS_KILLED_MS: u64 = 10_000;
 /// How long what has ended is kept to be looked up at the end.
 const KEPT_MS: u64 = 24 * 3600 * 1000;
 /// What a workflow's definition says it is.
@@ -66,6 +66,12 @@ impl Observer for Reporter {
             Event::Collecting { tenant, instance } if *tenant == self.tenant => {
                 self.sink.put(Entry::Collecting { instance: *instance, at });
             }
+            Event::Verified { tenant, compared, .. } if *tenant == self.tenant => {
+                self.sink.put(Entry::Verified { definitions: *compared });
+            }
+            Event::Failed { tenant, error } if *tenant == self.tenant => {
+                self.sink.put(Entry::Obstacle(error.clone()));
+            }
             _ => {}
         }
     }
@@ -105,7 +111,7 @@ pub fn run(plan: &Plan, workflows: Vec<Workflow>, standing: &Standing, sink: &Ar
         Some(at) => site.began = at,
     }
     // A transition that was made durable and not reported before a kill shows here.
-    let (phase, at) = (site.tenant.phase(), clock.now());
+    let (phase, at) = (site.tenant.status().phase, clock.now());
     board.enter(phase, at);
     sink.put(Entry::Phase { phase, at });
     let site = Arc::new(site);
@@ -121,13 +127,14 @@ fn set_up(engine: &Engine, plan: &Plan, workflows: &[Workflow]) -> Result<Tenant
     let answers = if plan.crash > 0 { ANSWERS_KILLED_MS } else { ANSWERS_MS };
     let swept = Retention { instance_ms: SWEPT_MS, key_ms: SWEPT_MS, request_ms: answers };
     let kept = Retention { instance_ms: KEPT_MS, key_ms: KEPT_MS, request_ms: answers };
-    let options = TenantOptions::new(StoreSpec::driver(&plan.from)).retention(swept);
+    let options = TenantOptions::new(StoreSpec::driver(&plan.from))
+        .retention(swept)
+        .scope_retention(Scope::Kept.name(), kept);
     let tenant = match engine.tenants().contains(&plan.tenant) {
         // Killed while it was set up.
         true => engine.tenant(&plan.tenant)?,
         false => engine.create_tenant(&plan.tenant, options)?,
     };
-    tenant.set_retention(Scope::Kept.name(), kept)?;
     for workflow in workflows {
         tenant.define(&workflow.name, 1, CONTENT_TYPE, &workflow.body)?;
     }

@@ -48,6 +48,8 @@ pub struct Report {
     pub plan: Plan,
     /// What is wrong, in words; the first of them.
     pub problems: Vec<String>,
+    /// What stood in the move's way for a time, as the engine tells it.
+    pub obstacles: Vec<String>,
     /// Why nothing was measured; empty if something was.
     pub too_little: Vec<String>,
     /// The exit code.
@@ -70,11 +72,11 @@ pub struct Definitions {
     pub created: u64,
     /// Copied by the replicator; the others were stored while both stores were in use.
     pub copied: u64,
-    /// In the initial store when both were last compared.
+    /// In the initial store: at the end, or, if it was left, when both were last compared.
     pub initial: u64,
-    /// In the target then.
+    /// The same for the target.
     pub target: u64,
-    /// Missing or different in that comparison, or in the store that was opened again at the end.
+    /// Missing or different when the engine was opened again at the end.
     pub mismatched: u64,
 }
 

@@ -16,7 +16,7 @@ use crate::live::Live;
 use crate::load::board::State;
 use crate::measure::{Measure, Measured};
 use crate::part::{self, CLOSE_WITHIN, Standing};
-use crate::plan::Plan;
+use crate::plan::{Plan, Way};
 use crate::plot;
 use crate::report::{self, Definitions, Report, Stores};
 use crate::verify::{self, Found};
@@ -106,13 +106,19 @@ struct Outcome {
 impl Outcome {
     fn report(self, plan: Plan, collection: &Collection, books: &Books) -> Report {
         let (measured, verdict) = (self.measured, self.found.verdict);
-        let compared = books.compared();
+        let notes = books.notes();
+        // The store that is left is gone; what was in it is what the last comparison found in both.
+        let survivor = self.found.definitions - self.found.mismatched;
+        let (initial, target) = match plan.way {
+            Way::Forward => (notes.verified, survivor),
+            Way::Back(_) | Way::Cancelled(_) => (survivor, notes.verified),
+        };
         let definitions = Definitions {
             created: self.found.definitions,
             copied: measured.copied,
-            initial: compared.map_or(0, |compared| compared.initial),
-            target: compared.map_or(0, |compared| compared.target),
-            mismatched: self.found.mismatched + compared.map_or(0, |compared| compared.different),
+            initial,
+            target,
+            mismatched: self.found.mismatched,
         };
         let too_little = report::too_little(&plan, &measured, &verdict.launches);
         let exit = report::exit_code(verdict.is_good(), &definitions, &too_little);
@@ -135,6 +141,7 @@ impl Outcome {
             kills: self.kills,
             plan,
             problems: verdict.problems,
+            obstacles: notes.obstacles,
             too_little,
             exit,
         }

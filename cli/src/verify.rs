@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cutover::{Instance, Tenant};
+use cutover::{Ending, Instance, Tenant};
 use cutover_formats::InstanceId;
 use parking_lot::Mutex;
 
@@ -101,6 +101,6 @@ impl Lookup for Reopened {
 }
 
 fn seen(found: Instance) -> Seen {
-    let completed = found.has_completed();
+    let completed = found.ending() == Some(Ending::Completed);
     Seen { instance: found.id, definition: found.definition, key: found.key, completed }
 }

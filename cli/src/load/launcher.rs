@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cutover::{ConflictPolicy, Launch, Launched, NewStep, ReusePolicy};
+use cutover::{ConflictPolicy, Ending, Launch, Launched, NewStep, ReusePolicy};
 use fastrand::Rng;
 
 use super::fleet::Member;
@@ -187,12 +187,12 @@ pub(super) fn take_over(site: &Arc<Site>, resume: &Resume) -> Result<()> {
     for (what, id) in &resume.live {
         let instance = id.parse().map_err(|err| Failure::new(format!("the instance id {id}: {err}")))?;
         match site.tenant.instance(instance)? {
-            Some(found) if found.is_live() => {
+            Some(found) if found.ending().is_none() => {
                 let member = enlist(site, what);
                 site.fleet.started(&member, instance);
             }
             Some(found) => {
-                let completed = found.has_completed();
+                let completed = found.ending() == Some(Ending::Completed);
                 site.sink.put(Entry::Ended { instance, completed, began: None, at: site.clock.now() });
             }
             // Collected, which the ledger was told, or lost, which it will find out.

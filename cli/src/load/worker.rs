@@ -27,7 +27,10 @@ pub(super) struct Parked(Mutex<VecDeque<(Task, Arc<Member>)>>);
 
 /// Works until told to stop.
 pub(super) fn run(site: &Arc<Site>, parked: &Parked, number: u16) {
-    let worker = site.tenant.worker(format!("worker-{number}"));
+    let worker = match site.tenant.worker(format!("worker-{number}")) {
+        Ok(worker) => worker,
+        Err(err) => return site.fail(err.into()),
+    };
     while !site.no_work.load(Ordering::Relaxed) && !site.given_up() {
         match worker.claim(QUEUE, LEASE, WAIT) {
             Ok(Some(task)) => work(site, &worker, parked, task),
@@ -80,7 +83,7 @@ fn hold_lease(site: &Site, worker: &Worker, task: &Task, seconds: f64) -> bool {
 
 fn beat(site: &Site, worker: &Worker, task: &Task) -> bool {
     match worker.heartbeat(task) {
-        Ok(Beat::Stale { .. }) => false,
+        Ok(Beat::Stale) => false,
         Ok(_) => true,
         Err(err) => {
             site.trouble("renewing a lease", &err);
@@ -134,7 +137,7 @@ fn ended_in(site: &Site, task: &Task, member: Option<&Member>) {
     let by_key = site.tenant.instance_by_key(scope.name(), key.as_bytes());
     for (how, found) in [("by id", by_id), ("by key", by_key)] {
         match found {
-            Ok(Some(found)) if found.id == task.instance && found.has_completed() => {}
+            Ok(Some(found)) if found.id == task.instance && found.ending() == Some(Ending::Completed) => {}
             Ok(found) => {
                 let seen = found.map_or_else(|| "nothing".to_owned(), |found| format!("{found:?}"));
                 let text = format!("instance {} was looked up {how} right after its end: {seen}", task.instance);
@@ -149,7 +152,10 @@ fn ended_in(site: &Site, task: &Task, member: Option<&Member>) {
 
 /// Keeps the leases of parked tasks and completes those whose time has come.
 pub(super) fn keep(site: &Arc<Site>, parked: &Parked) {
-    let worker = site.tenant.worker("keeper");
+    let worker = match site.tenant.worker("keeper") {
+        Ok(worker) => worker,
+        Err(err) => return site.fail(err.into()),
+    };
     let mut next_beat = site.clock.now() + micros(BEAT);
     while !site.no_work.load(Ordering::Relaxed) && !site.given_up() {
         std::thread::sleep(Duration::from_millis(20));
