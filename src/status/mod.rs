@@ -21,7 +21,8 @@ mod seqlock;
 mod slots;
 mod sync;
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod model;
 
 pub use pins::{Holder, Pin, Pins, Wait, Waiting};

@@ -35,6 +35,12 @@ fn check(preemptions: Option<usize>, case: impl Fn() + Send + Sync + 'static) {
     builder.check(case);
 }
 
+fn join_all<const N: usize>(threads: [thread::JoinHandle<()>; N]) {
+    for thread in threads {
+        thread.join().unwrap();
+    }
+}
+
 mod seqlock_model {
     use super::*;
 
@@ -62,7 +68,7 @@ mod seqlock_model {
     /// Two writers, one after the other, and a reader that never goes back.
     #[test]
     fn two_writers_and_a_reader() {
-        check(Some(3), || {
+        check(Some(2), || {
             let lock = Arc::new(SeqLock::<2>::new([0, 0]));
             let writers = [1, 2].map(|_| {
                 let lock = Arc::clone(&lock);
@@ -77,7 +83,7 @@ mod seqlock_model {
                 });
                 assert!(values.is_sorted(), "went back");
             });
-            writers.map(|writer| writer.join().unwrap());
+            join_all(writers);
             reader.join().unwrap();
             assert_eq!(lock.try_read().map(|(_, words)| words), Some([2, 2]));
         });
@@ -142,7 +148,7 @@ mod seqlock_model {
             });
             let publisher = thread::spawn(move || status.update(|[epoch]| [epoch + 1]));
             publisher.join().unwrap();
-            launchers.map(|launcher| launcher.join().unwrap());
+            join_all(launchers);
             assert!(key.lock().unwrap().is_sorted(), "out of order");
         });
     }
@@ -223,7 +229,7 @@ mod pins_model {
     /// The close may come while a thread takes its slot, pins once and again, and gives it back.
     #[test]
     fn slots_are_taken_and_given_back_meanwhile() {
-        check(Some(3), || {
+        check(Some(4), || {
             let world = World::<slots::Strong>::new();
             let (launching, closing) = (Arc::clone(&world), Arc::clone(&world));
             let launcher = thread::spawn(move || {
@@ -242,7 +248,7 @@ mod pins_model {
     /// Two threads, one after the other in the same slot or each in its own.
     #[test]
     fn two_launchers_and_a_close() {
-        check(Some(2), || {
+        check(Some(3), || {
             let world = World::<slots::Strong>::new();
             let launchers = ["one", "two"].map(|name| {
                 let world = Arc::clone(&world);
@@ -255,7 +261,7 @@ mod pins_model {
             let closing = Arc::clone(&world);
             let closer = thread::spawn(move || closing.close());
             let seen = closer.join().unwrap();
-            launchers.map(|launcher| launcher.join().unwrap());
+            join_all(launchers);
             assert_eq!(seen, world.landed.load(Ordering::Relaxed), "landed after the wait");
         });
     }

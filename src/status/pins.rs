@@ -331,5 +331,6 @@ fn name_of(number: u16) -> &'static str {
     names.get(usize::from(number)).copied().unwrap_or("another operation")
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

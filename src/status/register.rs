@@ -128,7 +128,8 @@ fn unpack([epoch, stores, rest]: [u64; WORDS]) -> Status {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::collections::HashSet;
     use std::sync::atomic::{AtomicBool, Ordering};

@@ -177,6 +177,7 @@ impl<O: Orders> Slots<O> {
     }
 
     #[cfg(test)]
+    #[cfg(not(loom))]
     pub(super) fn len(&self) -> usize {
         lock(&self.0).all.len()
     }

@@ -1,0 +1,139 @@
+//! An engine in a temporary directory, and what most tests do with it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover::store::memory::MemoryDriver;
+use cutover::store::{Driver, Store};
+use cutover::{
+    Builder, Durability, Engine, Error, ErrorKind, InstanceId, Launch, Launched, NewStep, Phase, Retention, StoreSpec, Tenant,
+    TenantOptions,
+};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+
+/// Longer than anything in these tests takes, unless it hangs.
+pub const LONG: Duration = Duration::from_secs(60);
+/// Nothing goes away by itself.
+pub const KEEP: Retention = Retention { instance_ms: 3_600_000, key_ms: 3_600_000, request_ms: 3_600_000 };
+/// Everything goes as soon as it has ended.
+pub const DROP: Retention = Retention { instance_ms: 0, key_ms: 0, request_ms: 0 };
+
+pub struct Home {
+    pub dir: TempDir,
+    pub durability: Durability,
+    disks: Arc<Disks>,
+}
+
+/// The memory driver, with paths that do not open.
+#[derive(Default)]
+struct Disks {
+    memory: MemoryDriver,
+    used: Mutex<Vec<PathBuf>>,
+    broken: Mutex<Vec<PathBuf>>,
+}
+
+impl Driver for Disks {
+    fn name(&self) -> &str {
+        self.memory.name()
+    }
+
+    fn open(&self, path: &Path) -> cutover::Result<Arc<dyn Store>> {
+        if self.broken.lock().iter().any(|broken| broken == path) {
+            return Err(Error::new(ErrorKind::Corrupt, "the disk is broken"));
+        }
+        self.used.lock().push(path.to_owned());
+        self.memory.open(path)
+    }
+
+    fn destroy(&self, path: &Path) -> cutover::Result<()> {
+        self.memory.destroy(path)
+    }
+
+    fn exists(&self, path: &Path) -> bool {
+        self.memory.exists(path)
+    }
+}
+
+impl Home {
+    pub fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            durability: Durability::Synced,
+            disks: Arc::new(Disks::default()),
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn builder(&self) -> Builder {
+        Engine::builder(self.path().join("data")).durability(self.durability).driver(self.disks.clone())
+    }
+
+    pub fn open(&self) -> Engine {
+        self.builder().open().unwrap()
+    }
+
+    /// What a kill of the process leaves: stores without what was only relaxed, and a directory that was not closed.
+    pub fn kill(&self, engine: Engine) {
+        for path in self.disks.used.lock().iter() {
+            self.disks.memory.kill(path);
+        }
+        // The stores are gone under it, so it cannot close in order; it does end its threads.
+        assert!(engine.close(LONG).is_err());
+    }
+
+    /// What a power cut takes from the memory store at this path, after a kill.
+    pub fn power_cut(&self, path: &str) {
+        self.disks.memory.power_cut(&self.path().join("data").join(path));
+    }
+
+    /// The memory store at this path does not open any more.
+    pub fn break_store(&self, path: &str) {
+        self.disks.broken.lock().push(self.path().join("data").join(path));
+    }
+}
+
+/// A store of the memory driver.
+pub fn memory(path: &str) -> StoreSpec {
+    StoreSpec::driver("memory").path(path)
+}
+
+/// A tenant with one definition, `work` version 1.
+pub fn tenant(engine: &Engine, store: StoreSpec, retention: Retention) -> Tenant {
+    let tenant = engine.create_tenant("acme", TenantOptions::new(store).retention(retention)).unwrap();
+    tenant.define("work", 1, "text/plain", b"do it").unwrap();
+    tenant
+}
+
+pub fn work() -> Launch {
+    Launch::new("work", 1)
+}
+
+pub fn keyed(key: &str) -> Launch {
+    work().key("scope", key)
+}
+
+pub fn with_step(key: &str) -> Launch {
+    keyed(key).step(NewStep::new("only"))
+}
+
+pub fn started(answer: Launched) -> InstanceId {
+    match answer {
+        Launched::Started(id) => id,
+        other => panic!("not started: {other:?}"),
+    }
+}
+
+pub fn reach(tenant: &Tenant, phase: Phase) {
+    let there = tenant.migration().wait_for(phase, LONG).unwrap();
+    assert!(there, "still in {}: {:?}", tenant.status().phase, tenant.migration().progress());
+}
+
+pub fn settle(tenant: &Tenant) {
+    let settled = tenant.migration().wait_settled(LONG).unwrap();
+    assert!(settled, "{:?}", tenant.migration().progress());
+}

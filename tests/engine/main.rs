@@ -1,0 +1,10 @@
+//! The engine as its users see it. On the memory store where the store does not matter, on all of them where it does.
+
+mod common;
+mod hammer;
+mod instances;
+mod launching;
+mod migrating;
+mod restarting;
+mod steps;
+mod tenants;

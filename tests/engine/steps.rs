@@ -1,0 +1,152 @@
+//! Workers: claims, leases, fencing, joins, retries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover::clock::ManualClock;
+use cutover::{Beat, Completion, Ending, ErrorKind, Failure, NewStep, Settled, Tenant, Worker};
+
+use crate::common::{Home, KEEP, LONG, keyed, memory, started, tenant, with_step};
+
+const LEASE: Duration = Duration::from_secs(10);
+
+fn claim(worker: &Worker) -> Option<cutover::Task> {
+    worker.claim("default", LEASE, Duration::ZERO).unwrap()
+}
+
+fn done(ended: Option<Ending>) -> Settled {
+    Settled::Done { ended }
+}
+
+fn worker(tenant: &Tenant) -> Worker {
+    tenant.worker("w").unwrap()
+}
+
+#[test]
+fn a_fork_and_a_join_run_in_order_and_end_the_instance() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let id = started(tenant.launch(&keyed("k").step(NewStep::new("root"))).unwrap());
+    let worker = worker(&tenant);
+    let root = claim(&worker).unwrap();
+    let next = vec![NewStep::new("left").parents(1), NewStep::new("right").parents(1)];
+    assert_eq!(worker.complete(&root, Completion { next, ..Completion::default() }).unwrap(), done(None));
+    let join = || Completion { next: vec![NewStep::new("join").parents(2)], ..Completion::default() };
+    let (one, other) = (claim(&worker).unwrap(), claim(&worker).unwrap());
+    assert_eq!(claim(&worker), None);
+    assert_eq!(worker.complete(&one, join()).unwrap(), done(None));
+    assert_eq!(claim(&worker), None, "the join waits for both");
+    assert_eq!(worker.complete(&other, join()).unwrap(), done(None));
+    let last = claim(&worker).unwrap();
+    assert_eq!(last.step, "join");
+    let completion = Completion { output: b"out".to_vec(), result: b"res".to_vec(), ..Completion::default() };
+    assert_eq!(worker.complete(&last, completion).unwrap(), done(Some(Ending::Completed)));
+    assert_eq!(tenant.instance(id).unwrap().unwrap().output, b"out");
+    assert_eq!(tenant.step_result(id, "join").unwrap().unwrap(), b"res");
+    assert!(matches!(worker.complete(&last, Completion::default()).unwrap(), Settled::Stale { .. }));
+}
+
+#[test]
+fn a_step_offered_too_often_is_refused_and_changes_nothing() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    started(tenant.launch(&keyed("k").step(NewStep::new("a")).step(NewStep::new("b"))).unwrap());
+    let worker = worker(&tenant);
+    let (a, b) = (claim(&worker).unwrap(), claim(&worker).unwrap());
+    let next = || Completion { next: vec![NewStep::new("c").parents(1)], ..Completion::default() };
+    assert_eq!(worker.complete(&a, next()).unwrap(), done(None));
+    let err = worker.complete(&b, next()).unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::InvalidInput, "{err}");
+    assert_eq!(worker.heartbeat(&b).unwrap(), Beat::Renewed, "the lease is still held");
+    assert_eq!(worker.complete(&b, Completion::default()).unwrap(), done(None));
+}
+
+#[test]
+fn a_lease_is_valid_before_its_end_and_not_at_it() {
+    let home = Home::new();
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let engine = home.builder().clock(clock.clone()).background(false).open().unwrap();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    started(tenant.launch(&with_step("k")).unwrap());
+    let (early, late) = (tenant.worker("early").unwrap(), tenant.worker("late").unwrap());
+    let first = claim(&early).unwrap();
+    clock.advance(LEASE - Duration::from_millis(1));
+    assert_eq!(early.heartbeat(&first).unwrap(), Beat::Renewed);
+    clock.advance(LEASE - Duration::from_millis(1));
+    assert_eq!(claim(&late), None, "still held");
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(early.heartbeat(&first).unwrap(), Beat::Stale);
+    assert!(matches!(early.complete(&first, Completion::default()).unwrap(), Settled::Stale { .. }));
+    let second = claim(&late).unwrap();
+    assert!(second.token > first.token);
+    assert!(matches!(early.complete(&first, Completion::default()).unwrap(), Settled::Stale { .. }));
+    assert_eq!(late.complete(&second, Completion::default()).unwrap(), done(Some(Ending::Completed)));
+}
+
+#[test]
+fn a_failed_step_is_tried_again_after_its_delay_until_its_attempts_are_used_up() {
+    let home = Home::new();
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let engine = home.builder().clock(clock.clone()).background(false).open().unwrap();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let id = started(tenant.launch(&keyed("k").step(NewStep::new("s").max_attempts(2))).unwrap());
+    let worker = worker(&tenant);
+    let again = Failure { reason: "no luck".into(), retry_in: Some(Duration::from_secs(5)) };
+    let task = claim(&worker).unwrap();
+    assert_eq!((worker.fail(&task, &again).unwrap(), task.attempt), (done(None), 1));
+    clock.advance(Duration::from_millis(4_999));
+    assert_eq!(claim(&worker), None);
+    clock.advance(Duration::from_millis(1));
+    let task = claim(&worker).unwrap();
+    assert_eq!((worker.fail(&task, &again).unwrap(), task.attempt), (done(Some(Ending::Failed)), 2));
+    let instance = tenant.instance(id).unwrap().unwrap();
+    assert_eq!((instance.ending(), instance.reason.as_str()), (Some(Ending::Failed), "step \"s\" failed: no luck"));
+}
+
+#[test]
+fn a_claim_that_waits_is_woken_by_a_launch() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let worker = worker(&tenant);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| worker.claim("q", LEASE, LONG).unwrap().unwrap());
+        let id = started(tenant.launch(&keyed("k").step(NewStep::new("s").queue("q"))).unwrap());
+        assert_eq!(waiting.join().unwrap().instance, id);
+    });
+    assert_eq!(worker.claim("q", LEASE, Duration::from_millis(5)).unwrap(), None);
+}
+
+#[test]
+fn a_step_whose_worker_is_gone_is_given_to_one_that_waits() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    started(tenant.launch(&with_step("k")).unwrap());
+    let worker = worker(&tenant);
+    let lost = worker.claim("default", Duration::from_millis(20), Duration::ZERO).unwrap().unwrap();
+    let found = worker.claim("default", LEASE, LONG).unwrap().unwrap();
+    assert_eq!(found.step, lost.step);
+    assert!(found.token > lost.token);
+}
+
+/// More ready steps than a lane keeps in memory, in the order of their launches.
+#[test]
+fn a_long_queue_comes_out_whole_and_in_order() {
+    let home = Home::new();
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let engine = home.builder().clock(clock.clone()).background(false).open().unwrap();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let worker = worker(&tenant);
+    assert_eq!(claim(&worker), None, "so that the lane is at its end");
+    let launched: Vec<_> = (0..10_000)
+        .map(|n| {
+            clock.advance(Duration::from_millis(1));
+            started(tenant.launch(&with_step(&n.to_string())).unwrap())
+        })
+        .collect();
+    let claimed: Vec<_> = std::iter::from_fn(|| claim(&worker)).map(|task| task.instance).collect();
+    assert!(launched == claimed, "{} launched, {} claimed", launched.len(), claimed.len());
+}
