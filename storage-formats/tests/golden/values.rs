@@ -1,0 +1,278 @@
+//! What the fixtures say, field by field.
+
+use cutover_formats::meta::{
+    CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention,
+    StoreRecord, TenantRecord,
+};
+use cutover_formats::record::{
+    Answer, Assignment, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd, KeyRecord, Marker,
+    NoteRecord, PayloadRecord, RequestRecord, StepRecord, StepState, Token,
+};
+use cutover_formats::{
+    Expiring, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
+    TenantId,
+};
+
+pub(crate) const ID: InstanceId = InstanceId::new(StoreId(3), 1_790_000_000_123, 0xA_BCDE_F012_3456);
+const OLD: InstanceId = InstanceId::new(StoreId(2), 1_780_000_000_001, 1);
+const KEY: &[u8] = &[0, 1, 0xFF];
+
+pub(crate) fn keys() -> Vec<(&'static str, RowId<'static>)> {
+    let name = || "a\0b".into();
+    let expiry = |what| RowId::Expiry { at_ms: 1_790_000_000_789, what };
+    vec![
+        ("key-definition", RowId::Definition { name: name(), version: 2 }),
+        ("key-key", RowId::Key { scope: "scope".into(), key: KEY.into() }),
+        ("key-request", RowId::Request { id: b"req-1".into() }),
+        ("key-instance", RowId::Instance { id: ID }),
+        ("key-input", RowId::Input { id: ID }),
+        ("key-output", RowId::Output { id: ID }),
+        ("key-step", RowId::Step { instance: ID, step: "merge".into() }),
+        (
+            "key-ready",
+            RowId::Ready {
+                queue: "q\0".into(),
+                at_ms: 1_790_000_000_456,
+                instance: ID,
+                step: "merge".into(),
+            },
+        ),
+        ("key-expiry-instance", expiry(Expiring::Instance(ID))),
+        ("key-expiry-key", expiry(Expiring::Key { scope: "scope".into(), key: KEY.into() })),
+        ("key-expiry-request", expiry(Expiring::Request { id: b"req-1".into() })),
+        ("key-note-gap", RowId::Note(NoteId::Gap { name: name(), version: 2 })),
+        ("key-note-replace", RowId::Note(NoteId::Replace { old: OLD })),
+        ("key-note-counters", RowId::Note(NoteId::Counters)),
+        ("key-note-copy-position", RowId::Note(NoteId::CopyPosition { migration: 41 })),
+    ]
+}
+
+/// Name, the row it would stand in, the record.
+pub(crate) fn records() -> Vec<(&'static str, RowId<'static>, Record)> {
+    let definition = DefinitionRecord {
+        body: b"{}\n".to_vec(),
+        content_type: "application/json".to_owned(),
+        digest: digest(),
+        created_ms: 1_790_000_000_001,
+    };
+    let payload = PayloadRecord { bytes: b"in\0".to_vec() };
+    let definition_row = RowId::Definition { name: "a".into(), version: 1 };
+    let ready_row = RowId::Ready { queue: "q".into(), at_ms: 1, instance: ID, step: "s".into() };
+    let mut all = vec![
+        ("record-definition", definition_row, Record::Definition(definition)),
+        ("record-payload", RowId::Input { id: ID }, Record::Payload(payload)),
+        ("record-marker", ready_row, Record::Marker(Marker {})),
+    ];
+    let key_row = || RowId::Key { scope: "s".into(), key: b"k".into() };
+    all.extend(key_records().map(|(name, record)| (name, key_row(), Record::Key(record))));
+    let request_row = || RowId::Request { id: b"r".into() };
+    all.extend(requests().map(|(name, record)| (name, request_row(), Record::Request(record))));
+    let instance_row = || RowId::Instance { id: ID };
+    all.extend(instances().map(|(name, record)| (name, instance_row(), Record::Instance(record))));
+    let step_row = || RowId::Step { instance: ID, step: "s".into() };
+    all.extend(steps().map(|(name, record)| (name, step_row(), Record::Step(record))));
+    let note_row = || RowId::Note(NoteId::Counters);
+    all.extend(notes().map(|(name, record)| (name, note_row(), Record::Note(record))));
+    all
+}
+
+fn digest() -> [u8; 32] {
+    std::array::from_fn(|at| at as u8)
+}
+
+fn key_records() -> [(&'static str, KeyRecord); 2] {
+    let live = KeyRecord { instance: ID, epoch: 5, ended: None, revision: 1 };
+    let end = KeyEnd { ending: Ending::Failed, out_of_scope_ms: 1_790_000_100_000 };
+    [
+        ("record-key-live", live.clone()),
+        ("record-key-ended", KeyRecord { ended: Some(end), revision: 2, ..live }),
+    ]
+}
+
+fn requests() -> [(&'static str, RequestRecord); 4] {
+    let answered = |answer| RequestRecord { digest: digest(), answer, until_ms: 1_790_000_200_000 };
+    [
+        ("record-request-started", answered(Answer::Started(ID))),
+        ("record-request-existing", answered(Answer::Existing(ID))),
+        ("record-request-conflict", answered(Answer::Conflict(ID))),
+        ("record-request-rejected", answered(Answer::Rejected(ID, Ending::Completed))),
+    ]
+}
+
+fn instances() -> [(&'static str, InstanceRecord); 2] {
+    let live = InstanceRecord {
+        definition: "a\0b".to_owned(),
+        version: 2,
+        key: Some(("scope".to_owned(), KEY.to_vec())),
+        epoch: 5,
+        ended: None,
+        cancel_requested: false,
+        open_steps: 3,
+        launched_ms: 1_790_000_000_123,
+        start_ms: 1_790_000_000_456,
+        revision: 1,
+    };
+    let end = InstanceEnd {
+        ending: Ending::Terminated,
+        at_ms: 1_790_000_000_500,
+        collect_ms: 1_790_000_100_500,
+        reason: "replaced".to_owned(),
+    };
+    let ended = InstanceRecord {
+        definition: "etl".to_owned(),
+        version: 1,
+        key: None,
+        epoch: 6,
+        ended: Some(end),
+        cancel_requested: true,
+        open_steps: 0,
+        launched_ms: 1_790_000_000_123,
+        start_ms: 1_790_000_000_123,
+        revision: 4,
+    };
+    [("record-instance-live", live), ("record-instance-ended", ended)]
+}
+
+fn steps() -> [(&'static str, StepRecord); 4] {
+    let first = |failure: &str| Assignment {
+        worker: "w1".to_owned(),
+        token: Token { incarnation: 4, counter: 17 },
+        from_ms: 1_790_000_000_300,
+        until_ms: 1_790_000_000_400,
+        failure: Some(failure.to_owned()),
+    };
+    let second = Assignment {
+        worker: "w2".to_owned(),
+        token: Token { incarnation: 5, counter: 1 },
+        from_ms: 1_790_000_000_700,
+        until_ms: 1_790_000_000_800,
+        failure: None,
+    };
+    let step = |state, history, result: &[u8], revision| StepRecord {
+        state,
+        queue: "q".to_owned(),
+        input: b"{\"n\":1}".to_vec(),
+        result: result.to_vec(),
+        max_attempts: 3,
+        history,
+        revision,
+    };
+    let ready = StepState::Ready { at_ms: 1_790_000_000_600 };
+    [
+        ("record-step-waiting", step(StepState::Waiting { parents: 2 }, vec![], b"", 1)),
+        ("record-step-ready", step(ready, vec![first("exit 1")], b"", 3)),
+        ("record-step-completed", step(StepState::Completed, vec![first("exit 1"), second], b"ok", 5)),
+        ("record-step-failed", step(StepState::Failed, vec![first("")], b"", 2)),
+    ]
+}
+
+fn notes() -> [(&'static str, NoteRecord); 4] {
+    let replace = NoteRecord::Replace {
+        old: OLD,
+        old_store: StoreId(2),
+        at_ms: 1_790_000_000_500,
+        reason: "replaced".to_owned(),
+        rows: vec![(2, b"k\0".to_vec(), b"v".to_vec()), (7, b"k2".to_vec(), vec![])],
+    };
+    let position =
+        NoteRecord::CopyPosition { name: "a\0b".to_owned(), version: 2, copied: 100, bytes: 204_800 };
+    [
+        ("record-note-gap", NoteRecord::Gap),
+        ("record-note-replace", replace),
+        ("record-note-counters", NoteRecord::Counters { instances: 1000, live: 40, definitions: 9 }),
+        ("record-note-copy-position", position),
+    ]
+}
+
+const RETENTION: Retention = Retention { instance_ms: 86_400_000, key_ms: 3_600_000, request_ms: 60_000 };
+
+pub(crate) fn stable_tenant() -> TenantRecord {
+    TenantRecord {
+        id: TenantId(7),
+        name: "acme".to_owned(),
+        deleting: false,
+        status: Status::stable(1, StoreId(3)),
+        entered_ms: 1_790_000_000_000,
+        migration: None,
+        last: None,
+        retire: vec![],
+        retention: RETENTION,
+        scopes: vec![],
+        journal: JournalLine {
+            epoch: 1,
+            seq: 1,
+            at_ms: 1_790_000_000_000,
+            who: "operator".to_owned(),
+            from: Phase::Stable,
+            to: Phase::Stable,
+            why: "created".to_owned(),
+        },
+    }
+}
+
+pub(crate) fn migrating_tenant() -> TenantRecord {
+    TenantRecord {
+        id: TenantId(7),
+        name: "ac\0me".to_owned(),
+        deleting: false,
+        status: Status {
+            epoch: 9,
+            phase: Phase::RollingBack,
+            strategy: Strategy::Drain,
+            primary: Role::Target,
+            initial: StoreId(3),
+            target: Some(StoreId(4)),
+            initial_status: StoreStatus::Open,
+            target_status: StoreStatus::Closed,
+        },
+        entered_ms: 1_790_000_000_900,
+        migration: Some(MigrationRecord {
+            id: 6,
+            goal: Role::Initial,
+            hold_switch: false,
+            hold_complete: true,
+            paused: false,
+            rate: 1_048_576,
+            dwell_ms: [0, 3000, 0, 3000, 0, 0, 3000],
+            abandon: false,
+            started_ms: 1_790_000_000_600,
+        }),
+        last: Some(EndedMigration { id: 2, outcome: Outcome::Cancelled, at_ms: 1_790_000_000_200 }),
+        retire: vec![StoreId(1), StoreId(2)],
+        retention: RETENTION,
+        scopes: vec![("orders".to_owned(), Retention { instance_ms: 1000, key_ms: 2000, request_ms: 3000 })],
+        journal: JournalLine {
+            epoch: 9,
+            seq: 14,
+            at_ms: 1_790_000_000_900,
+            who: "driver".to_owned(),
+            from: Phase::PreRollback,
+            to: Phase::RollingBack,
+            why: "reverse".to_owned(),
+        },
+    }
+}
+
+pub(crate) fn catalog() -> CatalogRecord {
+    let retired = StoreRecord {
+        id: StoreId(1),
+        driver: "rocksdb".to_owned(),
+        path: "stores/1-rocksdb".to_owned(),
+        layout: "v1".to_owned(),
+        dedicated: false,
+        retired: true,
+    };
+    let used = StoreRecord {
+        id: StoreId(2),
+        driver: "sled".to_owned(),
+        path: "/mnt/b/2-sled".to_owned(),
+        layout: "v1".to_owned(),
+        dedicated: true,
+        retired: false,
+    };
+    CatalogRecord { stores: vec![retired, used], next_tenant: 8 }
+}
+
+pub(crate) const fn engine() -> EngineRecord {
+    EngineRecord { incarnation: 33, clock_ms: 1_790_000_000_999, clean: true }
+}
