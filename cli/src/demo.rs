@@ -1,0 +1,7 @@
+//! x
+use crate::args::DemoArgs;
+use crate::failure::Result;
+/// x
+pub fn demo(_args: &DemoArgs) -> Result<u8> {
+    Ok(0)
+}

@@ -1,0 +1,226 @@
+//! The report of a run, as JSON and in a few lines, and what it means for the exit code.
+
+use serde::Serialize;
+
+use crate::environment::Environment;
+use crate::failure::{FAILED, NOTHING_MEASURED};
+use crate::ledger::{Instances, Launches, Steps};
+use crate::measure::{CutoverReport, Measured, PhaseReport, StableGap};
+use crate::plan::{MIN_LAUNCHES, Plan};
+use cutover_formats::Phase;
+
+/// The report of a run. Fields may be added; those that are there keep their meaning.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// `cutover.run/1`.
+    pub schema: &'static str,
+    /// The machine.
+    pub environment: Environment,
+    /// Drivers.
+    pub stores: Stores,
+    /// `synced` or `buffered`.
+    pub durability: &'static str,
+    /// Workflows read.
+    pub workflows: usize,
+    /// Their tasks.
+    pub tasks: usize,
+    /// Bad workflow files that were skipped, each with its sentence.
+    pub skipped: Vec<String>,
+    /// Counts of launches.
+    pub launches: Launches,
+    /// Counts of instances.
+    pub instances: Instances,
+    /// Counts of steps.
+    pub steps: Steps,
+    /// Counts of definitions.
+    pub definitions: Definitions,
+    /// Visits of phases, in order.
+    pub phases: Vec<PhaseReport>,
+    /// Cutovers, in order.
+    pub cutovers: Vec<CutoverReport>,
+    /// Gaps of the first stable phase.
+    pub stable_gap_us: StableGap,
+    /// From the start of the load to the end of the last instance.
+    pub elapsed_us: u64,
+    /// Times that the engine's process was killed.
+    pub kills: u32,
+    /// What was asked for.
+    pub plan: Plan,
+    /// What is wrong, in words; the first of them.
+    pub problems: Vec<String>,
+    /// What stood in the move's way for a time, as the engine tells it.
+    pub obstacles: Vec<String>,
+    /// Why nothing was measured; empty if something was.
+    pub too_little: Vec<String>,
+    /// The exit code.
+    pub exit: u8,
+}
+
+/// Drivers.
+#[derive(Debug, Clone, Serialize)]
+pub struct Stores {
+    /// Of the store that it started in.
+    pub initial: String,
+    /// Of the store that it was moved to.
+    pub target: String,
+}
+
+/// Counts of definitions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Definitions {
+    /// Stored and acknowledged.
+    pub created: u64,
+    /// Copied by the replicator; the others were stored while both stores were in use.
+    pub copied: u64,
+    /// In the initial store: at the end, or, if it was left, when both were last compared.
+    pub initial: u64,
+    /// The same for the target.
+    pub target: u64,
+    /// Missing or different when the engine was opened again at the end.
+    pub mismatched: u64,
+}
+
+/// Why too little was seen to say anything; empty if enough was.
+pub fn too_little(plan: &Plan, measured: &Measured, launches: &Launches) -> Vec<String> {
+    let mut why = Vec::new();
+    for phase in Phase::ALL {
+        let dwelt = plan.dwell(phase).is_some_and(|dwell| !dwell.is_zero());
+        let visits = measured.phases.iter().filter(|visit| visit.phase == phase.name());
+        let seen: Vec<u64> = visits.map(|visit| visit.launches).collect();
+        let total: u64 = seen.iter().sum();
+        if dwelt && !seen.is_empty() && total < MIN_LAUNCHES {
+            why.push(format!("{phase} was dwelt in and saw {total} launches, fewer than {MIN_LAUNCHES}"));
+        }
+    }
+    if launches.repeats_tried * 2 < launches.repeats_drawn {
+        why.push(format!(
+            "{} of {} duplicates were tried, less than half",
+            launches.repeats_tried, launches.repeats_drawn
+        ));
+    }
+    why
+}
+
+/// The exit code.
+pub fn exit_code(kept: bool, definitions: &Definitions, too_little: &[String]) -> u8 {
+    match (kept && definitions.mismatched == 0, too_little.is_empty()) {
+        (false, _) => FAILED,
+        (true, false) => NOTHING_MEASURED,
+        (true, true) => 0,
+    }
+}
+
+impl Report {
+    /// A few lines for a person.
+    pub fn summary(&self) -> String {
+        let (launches, instances, steps) = (&self.launches, &self.instances, &self.steps);
+        let mut lines = vec![
+            format!(
+                "{} launches: {} started, {} conflicts ({} expected), {} failed, {} called again after a kill",
+                launches.attempted,
+                launches.started,
+                launches.conflicts,
+                launches.expected_conflicts,
+                launches.failed,
+                launches.relaunched
+            ),
+            format!(
+                "{} instances completed in {} steps, {} failed, {} twice, {} lost; {} were live at the cutover",
+                instances.completed,
+                steps.completed,
+                instances.failed,
+                instances.duplicates,
+                instances.lost,
+                instances.live_at_cutover
+            ),
+            format!(
+                "{} definitions, {} copied, {} mismatched",
+                self.definitions.created, self.definitions.copied, self.definitions.mismatched
+            ),
+        ];
+        lines.extend(self.cutovers.iter().map(|cutover| {
+            let state = if cutover.completed { "" } else { ", taken back" };
+            format!(
+                "cutover {}{state}: close wait {}, designation wait {}, longest gap {}",
+                cutover.direction,
+                time(cutover.close_wait_us),
+                time(cutover.designate_wait_us),
+                time(cutover.longest_gap_us)
+            )
+        }));
+        let gap = &self.stable_gap_us;
+        lines.push(format!(
+            "gaps before the move, over {} s: p50 {}, p99 {}, longest {}",
+            gap.seconds,
+            time(gap.p50),
+            time(gap.p99),
+            time(gap.max)
+        ));
+        lines.extend(self.problems.iter().map(|problem| format!("problem: {problem}")));
+        lines.extend(self.too_little.iter().map(|why| format!("nothing was measured: {why}")));
+        lines.join("\n")
+    }
+}
+
+/// Microseconds, readable.
+pub fn time(us: u64) -> String {
+    match us {
+        0..1_000 => format!("{us} us"),
+        1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),
+        _ => format!("{:.1} s", us as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::Quantiles;
+
+    fn measured(phases: &[(&str, u64)]) -> Measured {
+        let phase = |(name, launches): &(&str, u64)| PhaseReport {
+            phase: (*name).to_owned(),
+            at_us: 0,
+            launches: *launches,
+            latency_us: Quantiles::default(),
+        };
+        Measured {
+            phases: phases.iter().map(phase).collect(),
+            cutovers: Vec::new(),
+            stable_gap_us: StableGap::default(),
+            copied: 0,
+            at_work_us: 0,
+        }
+    }
+
+    #[test]
+    fn a_phase_that_was_dwelt_in_needs_its_launches() {
+        let mut plan = Plan::for_tests();
+        let launches = Launches::default();
+        let seen = measured(&[("stable", 900), ("pre_migration", 3), ("migration", 199), ("stable", 1)]);
+        assert_eq!(too_little(&plan, &seen, &launches), Vec::<String>::new(), "dwelt in none");
+        plan.dwell_us[Phase::Migration as usize] = Some(1);
+        plan.dwell_us[Phase::PostRollback as usize] = Some(1);
+        let why = too_little(&plan, &seen, &launches);
+        assert_eq!(why, ["migration was dwelt in and saw 199 launches, fewer than 200"]);
+    }
+
+    #[test]
+    fn half_of_the_duplicates_must_have_been_tried() {
+        let plan = Plan::for_tests();
+        let with = |drawn, tried| Launches { repeats_drawn: drawn, repeats_tried: tried, ..Default::default() };
+        assert!(too_little(&plan, &measured(&[]), &with(10, 5)).is_empty());
+        assert_eq!(too_little(&plan, &measured(&[]), &with(10, 4)).len(), 1);
+        assert!(too_little(&plan, &measured(&[]), &with(0, 0)).is_empty());
+    }
+
+    #[test]
+    fn a_broken_promise_weighs_more_than_too_little() {
+        let good = Definitions { created: 1, copied: 1, initial: 1, target: 1, mismatched: 0 };
+        let bad = Definitions { mismatched: 1, ..good };
+        let why = ["too little".to_owned()];
+        assert_eq!(exit_code(true, &good, &[]), 0);
+        assert_eq!(exit_code(true, &good, &why), 5);
+        assert_eq!(exit_code(false, &good, &why), 1);
+        assert_eq!(exit_code(true, &bad, &[]), 1);
+    }
+}
