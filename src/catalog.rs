@@ -211,7 +211,11 @@ impl Catalog {
         for store in state.record.stores.iter().filter(|store| store.retired) {
             let taken = state.record.stores.iter().any(|other| !other.retired && other.path == store.path);
             let path = self.dir.join(&store.path);
-            if !taken && path.exists() && let Ok(driver) = self.driver(&store.driver) && driver.exists(&path) {
+            if !taken
+                && path.exists()
+                && let Ok(driver) = self.driver(&store.driver)
+                && driver.exists(&path)
+            {
                 driver.destroy(&path)?;
             }
         }
@@ -305,7 +309,10 @@ impl State {
             }
             Some(found) => {
                 self.record = found;
-                Err(Error::new(ErrorKind::Unavailable, "the catalog was read again after a failed write; try again"))
+                Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the catalog was read again after a failed write; try again",
+                ))
             }
         }
     }

@@ -202,7 +202,9 @@ impl Engine {
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
         self.0.core.shared.check()?;
         let tenant = self.0.core.tenants.read().get(name).cloned();
-        tenant.map(Tenant).ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no tenant {name:?}")))
+        tenant
+            .map(Tenant)
+            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no tenant {name:?}")))
     }
 
     /// The names of all tenants, sorted.
@@ -279,7 +281,8 @@ impl Open {
         for tenant in &tenants {
             tenant.wake_callers();
             if let Err(holders) = shared.pins.begin_wait(tenant.id).wait(deadline) {
-                let message = format!("the tenant {:?} has operations that do not end: {holders:?}", tenant.name);
+                let message =
+                    format!("the tenant {:?} has operations that do not end: {holders:?}", tenant.name);
                 return Err(Error::new(ErrorKind::TimedOut, message));
             }
             tenant.spaces.write().clear();
@@ -289,7 +292,9 @@ impl Open {
             self.core.write_mark(true)?;
         }
         shared.dir.unlock();
-        verdict.or_else(|err| if err.kind() == ErrorKind::Unavailable { Ok(()) } else { Err(err) }).and(synced)
+        verdict
+            .or_else(|err| if err.kind() == ErrorKind::Unavailable { Ok(()) } else { Err(err) })
+            .and(synced)
     }
 }
 

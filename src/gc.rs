@@ -100,7 +100,13 @@ fn collect(tenant: &Inner, space: &Arc<Space>, now_ms: u64) -> Result<u64> {
     Ok(if page.done { u64::MAX } else { now_ms })
 }
 
-fn remove(tenant: &Inner, space: &Space, plan: Plan, id: RowId<'static>, index: &RowId<'static>) -> Result<()> {
+fn remove(
+    tenant: &Inner,
+    space: &Space,
+    plan: Plan,
+    id: RowId<'static>,
+    index: &RowId<'static>,
+) -> Result<()> {
     let mut changes = Changes::default();
     if plan == Plan::Remove {
         changes.delete(id);
@@ -141,7 +147,12 @@ fn remove_steps(tenant: &Inner, space: &Space, id: InstanceId) -> Result<()> {
             if let (Record::Step(step), RowId::Step { step: name, .. }) = (record, &row)
                 && let cutover_formats::record::StepState::Ready { at_ms } = step.state
             {
-                changes.delete(RowId::Ready { queue: step.queue.into(), at_ms, instance: id, step: name.clone() });
+                changes.delete(RowId::Ready {
+                    queue: step.queue.into(),
+                    at_ms,
+                    instance: id,
+                    step: name.clone(),
+                });
             }
             changes.delete(row);
         }

@@ -52,7 +52,8 @@ impl Threads {
                     Ok(sleep) => shared.sleep(thread, sleep.unwrap_or(IDLE).min(IDLE)),
                     Err(panic) => {
                         let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                        let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                        let said =
+                            said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
                         shared.panicked(format!("the thread {name} panicked: {said}"));
                     }
                 }

@@ -286,7 +286,9 @@ mod tests {
 
     #[test]
     fn times_have_units() {
-        for (text, ms) in [("2s", 2000), ("500ms", 500), ("1.5s", 1500), ("1m", 60_000), ("3", 3000), ("0", 0)] {
+        for (text, ms) in
+            [("2s", 2000), ("500ms", 500), ("1.5s", 1500), ("1m", 60_000), ("3", 3000), ("0", 0)]
+        {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }
         for text in ["", "s", "2d", "-1s", "nan", "inf", "1e9s", "2 s x"] {
@@ -297,7 +299,8 @@ mod tests {
     #[test]
     fn dwells_name_a_phase_either_way() {
         let args = run(&["--dwell", "pre-migration=3s", "--dwell", "post_migration=1s,all=2s"]).unwrap();
-        let expected = [(Dwell::One(Phase::PreMigration), 3), (Dwell::One(Phase::PostMigration), 1), (Dwell::All, 2)];
+        let expected =
+            [(Dwell::One(Phase::PreMigration), 3), (Dwell::One(Phase::PostMigration), 1), (Dwell::All, 2)];
         assert_eq!(args.r#move.dwell, expected.map(|(which, s)| (which, Duration::from_secs(s))));
         assert!(run(&["--dwell", "lunch=3s"]).is_err_and(|err| err.to_string().contains("pre_migration")));
         assert!(run(&["--dwell", "migration"]).is_err());

@@ -108,16 +108,13 @@ struct Part {
 }
 
 impl Part {
-    fn start(
-        order: &Order,
-        books: &Arc<Books>,
-        board: &Arc<Mutex<(Option<u64>, State)>>,
-    ) -> Result<Self> {
+    fn start(order: &Order, books: &Arc<Books>, board: &Arc<Mutex<(Option<u64>, State)>>) -> Result<Self> {
         let cannot = |what: &str, err: &dyn std::fmt::Display| Failure::new(format!("cannot {what}: {err}"));
         let program = std::env::current_exe().map_err(|err| cannot("find this program's own file", &err))?;
         let mut command = Command::new(program);
         command.arg("run-part").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(|err| cannot("start the process that is to be killed", &err))?;
+        let mut child =
+            command.spawn().map_err(|err| cannot("start the process that is to be killed", &err))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Failure::new("the process that is to be killed has no pipes"));
         };

@@ -117,5 +117,9 @@ fn check_stuck(site: &Site, state: &State, now: u64) -> Result<()> {
         return Ok(());
     }
     let blockers = site.tenant.migration().progress().waiting_for;
-    Err(Failure::new(format!("the move did not leave {} in {} s: {blockers}", state.phase, allowed.as_secs())))
+    Err(Failure::new(format!(
+        "the move did not leave {} in {} s: {blockers}",
+        state.phase,
+        allowed.as_secs()
+    )))
 }

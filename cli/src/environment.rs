@@ -58,7 +58,8 @@ fn fsync_p50(data: &Path) -> Result<u64> {
     let times = timed();
     let removed = std::fs::remove_file(&path);
     let times = times.and_then(|times| removed.map(|()| times));
-    let times = times.map_err(|err| Failure::new(format!("cannot measure a sync in {}: {err}", data.display())))?;
+    let times =
+        times.map_err(|err| Failure::new(format!("cannot measure a sync in {}: {err}", data.display())))?;
     Ok(Quantiles::of(times).p50)
 }
 

@@ -241,7 +241,10 @@ impl Ledger {
             Answer::Started(instance) => {
                 self.launches.started += 1;
                 if let Some(holder) = expected {
-                    self.problem(format!("key {}: {instance} was started beside the live {holder}", what.key));
+                    self.problem(format!(
+                        "key {}: {instance} was started beside the live {holder}",
+                        what.key
+                    ));
                 }
                 self.lives.push(Life { what, instance: *instance, acked: at });
                 self.fates.entry(*instance).or_default();
@@ -251,7 +254,10 @@ impl Ledger {
                 if expected != Some(*instance) {
                     let holder = expected.map_or_else(|| "nobody".to_owned(), |id| id.to_string());
                     self.wrong.duplicates += 1;
-                    self.problem(format!("key {} is held by {holder}, and the answer was {instance}", what.key));
+                    self.problem(format!(
+                        "key {} is held by {holder}, and the answer was {instance}",
+                        what.key
+                    ));
                 }
             }
             Answer::Failed(text) => {
@@ -302,7 +308,8 @@ impl Ledger {
         let mut instances = self.wrong;
         instances.collected = self.fates.values().filter(|fate| fate.collected).count() as u64;
         if let Some(cutover) = self.cutover_at {
-            instances.live_at_cutover = lives.iter().filter(|life| self.was_live(life, cutover)).count() as u64;
+            instances.live_at_cutover =
+                lives.iter().filter(|life| self.was_live(life, cutover)).count() as u64;
         }
         Verdict {
             launches: self.launches,
@@ -341,7 +348,10 @@ impl Ledger {
         match self.find(life, latest, lookup) {
             Ok(Some(seen)) if seen.definition != definition => {
                 self.wrong.lost += 1;
-                self.problem(format!("instance {} is found with the definition {}", life.instance, seen.definition));
+                self.problem(format!(
+                    "instance {} is found with the definition {}",
+                    life.instance, seen.definition
+                ));
             }
             Ok(Some(seen)) => completed = seen.completed && (fate.ends > 0 || self.killed),
             // Only an instance that has ended is collected; `collecting` has seen to that.
@@ -394,7 +404,8 @@ impl Ledger {
     /// Nothing ended or was collected that was never acknowledged.
     fn check_strangers(&mut self, lives: &[Life]) {
         let known: std::collections::HashSet<InstanceId> = lives.iter().map(|life| life.instance).collect();
-        let strangers: Vec<InstanceId> = self.fates.keys().filter(|id| !known.contains(id)).copied().collect();
+        let strangers: Vec<InstanceId> =
+            self.fates.keys().filter(|id| !known.contains(id)).copied().collect();
         for id in strangers {
             self.wrong.duplicates += 1;
             self.problem(format!("instance {id} ended or was collected, and no launch was answered with it"));

@@ -79,12 +79,8 @@ impl Observer for Reporter {
 
 /// Opens the engine as the plan says.
 pub fn open(plan: &Plan, clock: Clock, board: &Arc<Board>, sink: &Arc<dyn Sink>) -> Result<Engine> {
-    let reporter = Reporter {
-        tenant: plan.tenant.clone(),
-        clock,
-        board: Arc::clone(board),
-        sink: Arc::clone(sink),
-    };
+    let reporter =
+        Reporter { tenant: plan.tenant.clone(), clock, board: Arc::clone(board), sink: Arc::clone(sink) };
     let durability = if plan.synced { Durability::Synced } else { Durability::Buffered };
     Ok(Engine::builder(&plan.data).durability(durability).observer(Arc::new(reporter)).open()?)
 }

@@ -1,7 +1,7 @@
 //! x
-use std::path::Path;
 use crate::measure::Measure;
 use crate::report::Report;
+use std::path::Path;
 /// x
 pub fn draw(_path: &Path, _report: &Report, _measure: &Measure) -> Result<(), String> {
     Ok(())

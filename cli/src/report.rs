@@ -207,7 +207,8 @@ mod tests {
     #[test]
     fn half_of_the_duplicates_must_have_been_tried() {
         let plan = Plan::for_tests();
-        let with = |drawn, tried| Launches { repeats_drawn: drawn, repeats_tried: tried, ..Default::default() };
+        let with =
+            |drawn, tried| Launches { repeats_drawn: drawn, repeats_tried: tried, ..Default::default() };
         assert!(too_little(&plan, &measured(&[]), &with(10, 5)).is_empty());
         assert_eq!(too_little(&plan, &measured(&[]), &with(10, 4)).len(), 1);
         assert!(too_little(&plan, &measured(&[]), &with(0, 0)).is_empty());

@@ -120,7 +120,9 @@ pub fn parse(name: &str, body: Vec<u8>) -> Result<Workflow, String> {
     let head: Head = serde_json::from_slice(&body).map_err(malformed)?;
     match head.schema_version {
         Some(serde_json::Value::String(version)) if version == SCHEMA => {}
-        Some(version) => return Err(format!("schemaVersion is {version}, and this program reads \"{SCHEMA}\"")),
+        Some(version) => {
+            return Err(format!("schemaVersion is {version}, and this program reads \"{SCHEMA}\""));
+        }
         None => return Err("schemaVersion is missing: this is no WfFormat".to_owned()),
     }
     let document: Document = serde_json::from_slice(&body).map_err(malformed)?;
@@ -155,7 +157,10 @@ fn check_name(field: &str, name: &str) -> Result<(), String> {
 fn check_widths(workflow: &Workflow) -> Result<(), String> {
     let limit = MAX_STEPS_PER_CALL;
     if workflow.roots > limit {
-        return Err(format!("{} tasks have no parents, and at most {limit} may start at once", workflow.roots));
+        return Err(format!(
+            "{} tasks have no parents, and at most {limit} may start at once",
+            workflow.roots
+        ));
     }
     match workflow.tasks.iter().find(|task| task.children.len() > limit) {
         Some(task) => Err(format!(
@@ -313,7 +318,11 @@ impl Graph {
         let name = |at: &usize| self.ids.get(*at).map_or_else(String::new, |id| format!("`{id}`"));
         if cycle.len() > NAMED_IN_CYCLE + 1 {
             let shown: Vec<String> = cycle.iter().take(NAMED_IN_CYCLE).map(name).collect();
-            return format!("its graph has a cycle of {} tasks: {} -> ...", cycle.len() - 1, shown.join(" -> "));
+            return format!(
+                "its graph has a cycle of {} tasks: {} -> ...",
+                cycle.len() - 1,
+                shown.join(" -> ")
+            );
         }
         format!("its graph has a cycle: {}", cycle.iter().map(name).collect::<Vec<_>>().join(" -> "))
     }

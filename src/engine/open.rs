@@ -96,7 +96,8 @@ fn open_tenant(shared: &Arc<Shared>, id: TenantId) -> Result<Option<Arc<Inner>>>
             Err(err) => return Err(err.context(format!("opening the tenant {:?}", record.name))),
         }
     }
-    control.drive.waited = broken_target.is_none() && record.status.phase == Phase::Stable && record.retire.is_empty();
+    control.drive.waited =
+        broken_target.is_none() && record.status.phase == Phase::Stable && record.retire.is_empty();
     let tenant = Arc::new(Inner::new(Arc::clone(shared), control, spaces));
     if record.deleting {
         let control = tenant.control.lock();
@@ -142,7 +143,10 @@ pub(super) fn erase(shared: &Shared, tenant: &Inner, control: &Control) -> Resul
     }
     control.remove(&shared.dir.meta())?;
     if shared.is_closed() {
-        return Err(Error::new(ErrorKind::Unavailable, "the engine was closed while a tenant was being deleted"));
+        return Err(Error::new(
+            ErrorKind::Unavailable,
+            "the engine was closed while a tenant was being deleted",
+        ));
     }
     Ok(())
 }

@@ -63,7 +63,9 @@ fn recognise(path: &Path) -> Result<bool> {
         Some(VERSION) => Ok(true),
         Some(newer) if newer > VERSION => Err(Error::new(
             ErrorKind::Foreign,
-            format!("{shown} was written by a newer version: its format is {newer}, this program reads {VERSION}"),
+            format!(
+                "{shown} was written by a newer version: its format is {newer}, this program reads {VERSION}"
+            ),
         )),
         _ => Err(Error::new(ErrorKind::Foreign, format!("{shown}/{MARKER} does not say what it should"))),
     }
@@ -73,7 +75,8 @@ fn recognise(path: &Path) -> Result<bool> {
 /// nothing but empty directories and the lock.
 fn only_our_beginnings(path: &Path) -> Result<()> {
     let shown = path.display();
-    let entries = fs::read_dir(path).map_err(|err| Error::io(format!("reading the data directory {shown}"), err))?;
+    let entries =
+        fs::read_dir(path).map_err(|err| Error::io(format!("reading the data directory {shown}"), err))?;
     for entry in entries {
         let entry = entry.map_err(|err| Error::io(format!("reading {shown}"), err))?;
         let name = entry.file_name();
@@ -159,5 +162,7 @@ fn create_private(path: &Path) -> Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|err| Error::io(format!("making the data directory {}", path.display()), err))
+    builder
+        .create(path)
+        .map_err(|err| Error::io(format!("making the data directory {}", path.display()), err))
 }

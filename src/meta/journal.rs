@@ -44,7 +44,9 @@ impl Journal {
             "from": line.from.name(), "to": line.to.name(), "why": line.why,
         });
         private_append(&self.path)
-            .and_then(|mut file| file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_data()))
+            .and_then(|mut file| {
+                file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_data())
+            })
             .map_err(|err| Error::io(format!("writing the journal {}", self.path.display()), err))
     }
 

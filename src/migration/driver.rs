@@ -77,10 +77,8 @@ pub(crate) fn facts(tenant: &Inner, control: &Control) -> Result<Facts> {
     let migration = record.migration.as_ref();
     let abandon = migration.is_some_and(|migration| migration.abandon);
     let may_complete = matches!(phase, Phase::PostMigration | Phase::PostRollback);
-    let drained = may_complete
-        && control.drive.waited
-        && !abandon
-        && blockers(tenant, control, 1)?.is_empty();
+    let drained =
+        may_complete && control.drive.waited && !abandon && blockers(tenant, control, 1)?.is_empty();
     Ok(Facts {
         phase,
         goal: migration.map_or(Role::Initial, |migration| migration.goal),
@@ -114,7 +112,9 @@ fn blockers(tenant: &Inner, control: &Control, most: usize) -> Result<Vec<String
             after = Some(row);
         }
     }
-    if found.len() < most && let Some(row) = space.first(tenant.id, Prefix::Replaces)? {
+    if found.len() < most
+        && let Some(row) = space.first(tenant.id, Prefix::Replaces)?
+    {
         found.push(describe(&row));
     }
     Ok(found)

@@ -163,10 +163,16 @@ impl Migration {
         let mut control = tenant.control.lock();
         transition::check_legal(&control, Move::Complete)?;
         if !control.drive.waited {
-            return Err(in_the_way(&control, Move::Complete, "operations under the earlier status are still running"));
+            return Err(in_the_way(
+                &control,
+                Move::Complete,
+                "operations under the earlier status are still running",
+            ));
         }
-        let lost = driver::left_in(tenant, &control).unwrap_or_else(|err| vec![format!("it cannot be read: {err}")]);
-        let why = format!("abandoned: {}", if lost.is_empty() { "nothing".to_owned() } else { lost.join("; ") });
+        let lost =
+            driver::left_in(tenant, &control).unwrap_or_else(|err| vec![format!("it cannot be read: {err}")]);
+        let why =
+            format!("abandoned: {}", if lost.is_empty() { "nothing".to_owned() } else { lost.join("; ") });
         transition::persist(tenant, &mut control, "operator", &why, |record| {
             if let Some(migration) = &mut record.migration {
                 migration.abandon = true;
@@ -341,7 +347,10 @@ impl Migration {
         tenant.shared.check()?;
         let mut control = tenant.control.lock();
         if control.record().migration.is_none() {
-            return Err(Error::new(ErrorKind::IllegalMove, "the tenant is stable: there is no migration to steer"));
+            return Err(Error::new(
+                ErrorKind::IllegalMove,
+                "the tenant is stable: there is no migration to steer",
+            ));
         }
         transition::persist(tenant, &mut control, "operator", why, |record| {
             if let Some(migration) = &mut record.migration {

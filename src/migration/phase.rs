@@ -74,9 +74,8 @@ pub const fn next(phase: Phase, tried: Move) -> Result<Phase, Illegal> {
         (Phase::PostMigration, Move::Reverse) => Phase::PreRollback,
         (Phase::PreRollback, Move::Switch) | (Phase::Migration, Move::Reverse) => Phase::RollingBack,
         (Phase::RollingBack, Move::Designate) => Phase::PostRollback,
-        (Phase::PostMigration | Phase::PostRollback, Move::Complete) | (Phase::PreMigration, Move::Cancel) => {
-            Phase::Stable
-        }
+        (Phase::PostMigration | Phase::PostRollback, Move::Complete)
+        | (Phase::PreMigration, Move::Cancel) => Phase::Stable,
         _ => return Err(Illegal { phase, tried }),
     })
 }
@@ -124,7 +123,9 @@ pub fn after(status: &Status, tried: Move, target: Option<StoreId>, epoch: u64) 
 pub const fn left_behind(phase: Phase) -> Option<Role> {
     match phase {
         Phase::Stable => None,
-        Phase::PreMigration | Phase::PreRollback | Phase::RollingBack | Phase::PostRollback => Some(Role::Target),
+        Phase::PreMigration | Phase::PreRollback | Phase::RollingBack | Phase::PostRollback => {
+            Some(Role::Target)
+        }
         Phase::Migration | Phase::PostMigration => Some(Role::Initial),
     }
 }
@@ -171,7 +172,9 @@ mod tests {
             let status = seen[at];
             at += 1;
             for tried in Move::ALL {
-                let Ok(mut next) = after(&status, tried, Some(StoreId(2)), status.epoch + 1) else { continue };
+                let Ok(mut next) = after(&status, tried, Some(StoreId(2)), status.epoch + 1) else {
+                    continue;
+                };
                 assert_eq!(next.epoch, status.epoch + 1);
                 assert_ne!(
                     (next.initial_status, next.target_status),

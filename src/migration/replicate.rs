@@ -99,7 +99,9 @@ impl Replicator {
     fn job(tenant: &Inner) -> Result<Option<Job>> {
         let control = tenant.control.lock();
         let record = control.record();
-        let (Some(migration), Some(target)) = (&record.migration, record.status.target) else { return Ok(None) };
+        let (Some(migration), Some(target)) = (&record.migration, record.status.target) else {
+            return Ok(None);
+        };
         let next = decide(&driver::facts(tenant, &control)?);
         if !matches!(next, Next::Copy | Next::Verify) {
             return Ok(None);

@@ -142,8 +142,9 @@ pub(crate) fn publish(tenant: &Inner, control: &mut Control, from: Phase) {
 
 fn check_space(path: &std::path::Path) -> Result<()> {
     let there = path.ancestors().find(|path| path.exists()).unwrap_or(path);
-    let stat = rustix::fs::statvfs(there)
-        .map_err(|err| Error::io(format!("asking for free space on {}", there.display()), std::io::Error::from(err)))?;
+    let stat = rustix::fs::statvfs(there).map_err(|err| {
+        Error::io(format!("asking for free space on {}", there.display()), std::io::Error::from(err))
+    })?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     if free < FREE_BYTES {
         let message = format!(

@@ -194,7 +194,9 @@ impl Space {
         let mut key = Vec::with_capacity(64);
         self.layout.key(tenant, id, &mut key);
         match self.store.get(id.family(), &key)? {
-            Some(value) => self.layout.read_value(id, &value).map(Some).map_err(|err| self.unreadable(id, err)),
+            Some(value) => {
+                self.layout.read_value(id, &value).map(Some).map_err(|err| self.unreadable(id, err))
+            }
             None => Ok(None),
         }
     }

@@ -245,10 +245,18 @@ impl Inner {
         let Some(other) = &op.other else { return Ok(ended) };
         let mut after = None;
         loop {
-            let page = other.page(self.id, Prefix::All(cutover_formats::Family::Keys), after.as_ref(), 1024, u64::MAX)?;
+            let page = other.page(
+                self.id,
+                Prefix::All(cutover_formats::Family::Keys),
+                after.as_ref(),
+                1024,
+                u64::MAX,
+            )?;
             for (row, record) in &page.rows {
                 let Record::Key(KeyRecord { instance, epoch, ended: None, .. }) = record else { continue };
-                let Some(there) = op.home.key(self.id, row)?.filter(|key| key.ended.is_none()) else { continue };
+                let Some(there) = op.home.key(self.id, row)?.filter(|key| key.ended.is_none()) else {
+                    continue;
+                };
                 let (space, loser) =
                     if there.epoch >= *epoch { (other, *instance) } else { (&op.home, there.instance) };
                 let Some(head) = space.instance(self.id, &RowId::Instance { id: loser })? else { continue };

@@ -8,7 +8,9 @@
 //! that is routed to the other store right after a close, waits for the first and then sees it. Why "closed" means closed
 //! (I3): the pin is held until the commit has ended, and whoever closes waits for it.
 
-use cutover_formats::record::{Answer, Ending, InstanceRecord, KeyRecord, PayloadRecord, RequestRecord, StepRecord, StepState};
+use cutover_formats::record::{
+    Answer, Ending, InstanceRecord, KeyRecord, PayloadRecord, RequestRecord, StepRecord, StepState,
+};
 use cutover_formats::{Expiring, InstanceId, Record, RowId, StoreId};
 use sha2::{Digest as _, Sha256};
 
@@ -86,7 +88,9 @@ fn decide(key: KeyState, conflict: ConflictPolicy, reuse: ReusePolicy) -> Decisi
         (KeyState::Live(id), ConflictPolicy::Fail, _) => Decision::Answer(Answer::Conflict(id)),
         (KeyState::Live(id), ConflictPolicy::UseExisting, _) => Decision::Answer(Answer::Existing(id)),
         (KeyState::Live(id), ConflictPolicy::TerminateExisting, _) => Decision::Replace(id),
-        (KeyState::Ended(_, ending), _, ReusePolicy::AllowDuplicateFailedOnly) if ending != Ending::Completed => {
+        (KeyState::Ended(_, ending), _, ReusePolicy::AllowDuplicateFailedOnly)
+            if ending != Ending::Completed =>
+        {
             Decision::Start
         }
         (KeyState::Ended(id, ending), ..) => Decision::Answer(Answer::Rejected(id, ending)),
@@ -98,7 +102,8 @@ impl Inner {
     fn try_launch(&self, launch: &Launch, digest: Option<[u8; 32]>) -> Result<Option<Answer>> {
         let op = self.enter("launch")?;
         let _key = launch.key.as_ref().and_then(|key| self.shared.locks.keys.lock((self.id, key)));
-        let _request = launch.request_id.as_ref().and_then(|id| self.shared.locks.requests.lock((self.id, id)));
+        let _request =
+            launch.request_id.as_ref().and_then(|id| self.shared.locks.requests.lock((self.id, id)));
         if let Some(answer) = self.answered(&op, launch, digest)? {
             return Ok(Some(answer));
         }
@@ -111,7 +116,8 @@ impl Inner {
             return self.record_answer(&op, launch, digest, answer);
         }
         if !self.is_defined(&op, &launch.definition, launch.version)? {
-            let message = format!("there is no definition {:?} version {}", launch.definition, launch.version);
+            let message =
+                format!("there is no definition {:?} version {}", launch.definition, launch.version);
             return Err(Error::new(ErrorKind::NotFound, message));
         }
         let mut new = New::build(self, &op, launch, digest);
@@ -120,9 +126,11 @@ impl Inner {
             _ => None,
         };
         // The new instance is locked until it is durable, so that nobody acts on it before.
-        let held = self.shared.locks.instances.lock_all(
-            [Some(new.id), replaced].into_iter().flatten().map(|id| (self.id, id)),
-        );
+        let held = self
+            .shared
+            .locks
+            .instances
+            .lock_all([Some(new.id), replaced].into_iter().flatten().map(|id| (self.id, id)));
         if !self.register.unchanged(op.seq) {
             return Ok(None);
         }
@@ -137,7 +145,12 @@ impl Inner {
     }
 
     /// What this request id was answered before, in either store.
-    fn answered(&self, op: &Operation<'_>, launch: &Launch, digest: Option<[u8; 32]>) -> Result<Option<Answer>> {
+    fn answered(
+        &self,
+        op: &Operation<'_>,
+        launch: &Launch,
+        digest: Option<[u8; 32]>,
+    ) -> Result<Option<Answer>> {
         let Some(id) = &launch.request_id else { return Ok(None) };
         let now_ms = self.shared.now_ms();
         for space in op.home_first() {
@@ -163,7 +176,12 @@ impl Inner {
     }
 
     /// The record behind [`key_state`](Self::key_state). Whether an ended one is in scope is judged by time.
-    pub(super) fn key_record(&self, op: &Operation<'_>, scope: &str, key: &[u8]) -> Result<Option<KeyRecord>> {
+    pub(super) fn key_record(
+        &self,
+        op: &Operation<'_>,
+        scope: &str,
+        key: &[u8],
+    ) -> Result<Option<KeyRecord>> {
         let id = RowId::Key { scope: scope.into(), key: key.into() };
         let now_ms = self.shared.now_ms();
         let mut best: Option<KeyRecord> = None;

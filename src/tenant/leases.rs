@@ -49,14 +49,26 @@ impl Leases {
     }
 
     /// The lease on a step if this token is the current one and it has not run out.
-    pub(crate) fn current(&self, instance: InstanceId, step: &str, token: Token, now: Duration) -> Option<Lease> {
+    pub(crate) fn current(
+        &self,
+        instance: InstanceId,
+        step: &str,
+        token: Token,
+        now: Duration,
+    ) -> Option<Lease> {
         let table = self.0.lock();
         let lease = table.held.get(&(instance, step.to_owned()))?;
         (lease.token == token && now < lease.expires).then(|| lease.clone())
     }
 
     /// Renews a lease that is current. Says whether its instance was asked to stop; `None` if it is not current.
-    pub(crate) fn renew(&self, instance: InstanceId, step: &str, token: Token, now: Duration) -> Option<bool> {
+    pub(crate) fn renew(
+        &self,
+        instance: InstanceId,
+        step: &str,
+        token: Token,
+        now: Duration,
+    ) -> Option<bool> {
         let mut guard = self.0.lock();
         let table = &mut *guard;
         let key = (instance, step.to_owned());

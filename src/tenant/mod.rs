@@ -22,11 +22,11 @@ use cutover_formats::record::InstanceRecord;
 use cutover_formats::{InstanceId, RowId, Status, StoreId, TenantId};
 use parking_lot::{Mutex, RwLock};
 
-pub use self::steps::Worker;
 use self::control::Control;
 use self::definitions::Known;
 use self::leases::Leases;
 use self::queue::ReadyQueue;
+pub use self::steps::Worker;
 use self::waiters::Waiters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Shared;
@@ -91,7 +91,11 @@ impl Operation<'_> {
     }
 
     /// The store that an instance is in, and its head.
-    pub(crate) fn locate(&self, tenant: TenantId, id: InstanceId) -> Result<Option<(&Arc<Space>, InstanceRecord)>> {
+    pub(crate) fn locate(
+        &self,
+        tenant: TenantId,
+        id: InstanceId,
+    ) -> Result<Option<(&Arc<Space>, InstanceRecord)>> {
         for space in self.by_id() {
             if let Some(record) = space.instance(tenant, &RowId::Instance { id })? {
                 return Ok(Some((space, record)));

@@ -50,7 +50,8 @@ impl Inner {
         let page = from.page(self.id, Prefix::All(Family::Definitions), position.as_ref(), ROWS, BYTES)?;
         let mut batched =
             Batched { position, rows: page.rows.len() as u64, bytes: page.bytes, copied: 0, done: page.done };
-        let _locks = self.shared.locks.definitions.lock_all(page.rows.iter().filter_map(|(id, _)| self.lock_of(id)));
+        let _locks =
+            self.shared.locks.definitions.lock_all(page.rows.iter().filter_map(|(id, _)| self.lock_of(id)));
         let mut changes = Changes::default();
         for (id, record) in page.rows {
             batched.position = Some(id.clone());
@@ -85,8 +86,13 @@ impl Inner {
     pub(crate) fn count_definitions(&self, store: StoreId, position: Position) -> Result<Batched> {
         let _op = self.enter("count definitions")?;
         let space = self.space(Some(store))?;
-        let page =
-            space.page(self.id, Prefix::All(Family::Definitions), position.as_ref(), 16 * ROWS, 16 * BYTES)?;
+        let page = space.page(
+            self.id,
+            Prefix::All(Family::Definitions),
+            position.as_ref(),
+            16 * ROWS,
+            16 * BYTES,
+        )?;
         let rows = page.rows.len() as u64;
         let position = page.rows.into_iter().next_back().map(|(id, _)| id);
         Ok(Batched { position, rows, bytes: page.bytes, copied: 0, done: page.done })
@@ -103,7 +109,8 @@ impl Inner {
         // Behind the end of a page that is not the last one, what the store has is not known yet.
         let ends = [&of_a, &of_b].into_iter().filter(|page| !page.done);
         let end = ends.filter_map(|page| page.rows.last().map(|(id, _)| id.clone())).min();
-        let mut batched = Batched { bytes: of_a.bytes + of_b.bytes, done: end.is_none(), ..Batched::default() };
+        let mut batched =
+            Batched { bytes: of_a.bytes + of_b.bytes, done: end.is_none(), ..Batched::default() };
         let known = |id: &RowId<'_>| end.as_ref().is_none_or(|end| id <= end);
         let (mut left, mut right) = (of_a.rows.into_iter().peekable(), of_b.rows.into_iter().peekable());
         loop {

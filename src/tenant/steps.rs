@@ -119,7 +119,11 @@ impl Worker {
     }
 
     /// Runs `act` on a task whose lease is current, with key and instance locked.
-    fn settle(&self, task: &Task, act: impl FnOnce(&Inner, Report<'_>) -> Result<Settled>) -> Result<Settled> {
+    fn settle(
+        &self,
+        task: &Task,
+        act: impl FnOnce(&Inner, Report<'_>) -> Result<Settled>,
+    ) -> Result<Settled> {
         let tenant = &*self.tenant.0;
         let op = tenant.enter("settle a step")?;
         // The instance may end with this step, and then its key must be held as well.
@@ -238,7 +242,13 @@ impl Inner {
         }))
     }
 
-    fn end_cancelled(&self, op: &Operation<'_>, space: &Space, entry: &Entry, record: InstanceRecord) -> Result<()> {
+    fn end_cancelled(
+        &self,
+        op: &Operation<'_>,
+        space: &Space,
+        entry: &Entry,
+        record: InstanceRecord,
+    ) -> Result<()> {
         let how = How { ending: Ending::Cancelled, reason: "cancelled", output: &[] };
         self.end_now(op, space, entry.instance, record, &how, Changes::default())
     }
@@ -293,7 +303,8 @@ impl Inner {
             }
             Some(mut step) => {
                 let StepState::Waiting { parents } = step.state else {
-                    let message = format!("the step {:?} was offered more often than it has parents", next.name);
+                    let message =
+                        format!("the step {:?} was offered more often than it has parents", next.name);
                     return Err(Error::new(ErrorKind::InvalidInput, message));
                 };
                 step.state = waiting(parents.saturating_sub(1));

@@ -7,8 +7,8 @@ use std::time::Duration;
 use cutover::store::memory::MemoryDriver;
 use cutover::store::{Driver, Store};
 use cutover::{
-    Builder, Durability, Engine, Error, ErrorKind, InstanceId, Launch, Launched, NewStep, Phase, Retention, StoreSpec, Tenant,
-    TenantOptions,
+    Builder, Durability, Engine, Error, ErrorKind, InstanceId, Launch, Launched, NewStep, Phase, Retention,
+    StoreSpec, Tenant, TenantOptions,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -16,7 +16,8 @@ use tempfile::TempDir;
 /// Longer than anything in these tests takes, unless it hangs.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 /// Nothing goes away by itself.
-pub(crate) const KEEP: Retention = Retention { instance_ms: 3_600_000, key_ms: 3_600_000, request_ms: 3_600_000 };
+pub(crate) const KEEP: Retention =
+    Retention { instance_ms: 3_600_000, key_ms: 3_600_000, request_ms: 3_600_000 };
 /// Everything goes as soon as it has ended.
 pub(crate) const DROP: Retention = Retention { instance_ms: 0, key_ms: 0, request_ms: 0 };
 

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use cutover::{Completion, Ending, InstanceId, Launched, MigrationOptions, NewStep, Phase, StoreSpec, Tenant};
+use cutover::{
+    Completion, Ending, InstanceId, Launched, MigrationOptions, NewStep, Phase, StoreSpec, Tenant,
+};
 use parking_lot::Mutex;
 
 use crate::common::{DROP, Home, LONG, keyed, memory, tenant};
@@ -48,7 +50,11 @@ fn hammer(tenant: &Tenant, ledger: &Ledger, seed: u64, stop: &AtomicBool) {
                 ledger.conflicts.fetch_add(1, Ordering::Relaxed);
                 let now = *ledger.held[n].lock();
                 if known.is_some() && known == now {
-                    assert_eq!(Some(instance), known, "the conflict names another instance than the one that is live");
+                    assert_eq!(
+                        Some(instance),
+                        known,
+                        "the conflict names another instance than the one that is live"
+                    );
                 }
             }
             other => panic!("{other:?}"),
@@ -72,7 +78,9 @@ fn while_hammered(tenant: &Tenant, moves: impl FnOnce(&Ledger)) -> Ledger {
             let (ledger, stop) = (&ledger, &stop);
             scope.spawn(move || {
                 // A thread that panics must not leave the others running.
-                let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| hammer(tenant, ledger, seed, stop)));
+                let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    hammer(tenant, ledger, seed, stop)
+                }));
                 stop.store(true, Ordering::Relaxed);
                 if let Err(panic) = ended {
                     std::panic::resume_unwind(panic);
@@ -196,7 +204,8 @@ fn every_step_is_done_exactly_once_while_the_tenant_moves() {
                         _ => Vec::new(),
                     };
                     *done.lock().entry((task.instance, task.step.clone())).or_default() += 1;
-                    let settled = worker.complete(&task, Completion { next, ..Completion::default() }).unwrap();
+                    let settled =
+                        worker.complete(&task, Completion { next, ..Completion::default() }).unwrap();
                     assert!(matches!(settled, cutover::Settled::Done { .. }), "{settled:?}");
                 }
             });

@@ -99,7 +99,11 @@ fn what_has_ended_is_collected_at_its_time_and_nothing_else() {
     let reject = keyed("ended").reuse(cutover::ReusePolicy::RejectDuplicate);
     assert!(matches!(tenant.launch(&reject).unwrap(), cutover::Launched::Rejected { .. }));
     pass(1_000);
-    assert_eq!(started(tenant.launch(&with_step("ended").request_id("r")).unwrap()), ended, "the request lives");
+    assert_eq!(
+        started(tenant.launch(&with_step("ended").request_id("r")).unwrap()),
+        ended,
+        "the request lives"
+    );
     started(tenant.launch(&reject).unwrap());
     pass(1_000);
     assert_ne!(started(tenant.launch(&with_step("fresh").request_id("r")).unwrap()), ended);

@@ -75,7 +75,10 @@ fn an_ended_key_is_judged_by_time_and_not_by_how_far_collection_is() {
     tenant.end(id, Ending::Completed, b"", "").unwrap();
     let reject = keyed("k").reuse(ReusePolicy::RejectDuplicate);
     clock.advance(Duration::from_millis(999));
-    assert_eq!(tenant.launch(&reject).unwrap(), Launched::Rejected { instance: id, ending: Ending::Completed });
+    assert_eq!(
+        tenant.launch(&reject).unwrap(),
+        Launched::Rejected { instance: id, ending: Ending::Completed }
+    );
     clock.advance(Duration::from_millis(1));
     started(tenant.launch(&reject).unwrap());
 }
@@ -92,7 +95,11 @@ fn a_request_id_gets_the_same_answer_and_refuses_other_contents() {
     assert_eq!(tenant.launch(&conflict).unwrap(), Launched::Conflict { instance: id });
     tenant.terminate(id, "").unwrap();
     assert_eq!(started(tenant.launch(&request).unwrap()), id, "also after it has ended");
-    assert_eq!(tenant.launch(&conflict).unwrap(), Launched::Conflict { instance: id }, "an answer is an answer");
+    assert_eq!(
+        tenant.launch(&conflict).unwrap(),
+        Launched::Conflict { instance: id },
+        "an answer is an answer"
+    );
     for other in [
         request.clone().input(*b"x"),
         request.clone().key("scope", "k2"),
@@ -113,7 +120,8 @@ fn a_batch_answers_each_launch_by_itself() {
     let home = Home::new();
     let engine = home.open();
     let tenant = tenant(&engine, memory("a"), KEEP);
-    let (answers, end) = tenant.launch_batch(&[keyed("a"), keyed("b"), keyed("a"), Launch::new("none", 1), keyed("c")]);
+    let (answers, end) =
+        tenant.launch_batch(&[keyed("a"), keyed("b"), keyed("a"), Launch::new("none", 1), keyed("c")]);
     let first = started(answers[0]);
     assert_eq!(answers.len(), 3);
     assert_eq!(answers[2], Launched::Conflict { instance: first });
@@ -129,7 +137,10 @@ fn what_is_over_a_limit_is_refused_in_one_sentence_and_changes_nothing() {
     let long = "x".repeat(256);
     for (launch, sentence) in [
         (Launch::new("", 1), "the name of the definition is empty"),
-        (Launch::new(&long, 1), "the name of the definition has 256 bytes, more than the 255 that are allowed"),
+        (
+            Launch::new(&long, 1),
+            "the name of the definition has 256 bytes, more than the 255 that are allowed",
+        ),
         (work().key("", "k"), "the scope of the key is empty"),
         (work().key("s", ""), "the key is empty"),
         (work().key("s", vec![0; 1025]), "the key has 1025 bytes, more than the 1024 that are allowed"),
@@ -141,7 +152,11 @@ fn what_is_over_a_limit_is_refused_in_one_sentence_and_changes_nothing() {
         assert_eq!((err.kind(), err.to_string().as_str()), (ErrorKind::InvalidInput, sentence));
     }
     assert!(tenant.list(&Default::default(), None, 10).unwrap().instances.is_empty());
-    started(tenant.launch(&work().key("s".repeat(255), vec![0xFF; 1024]).step(NewStep::new("x".repeat(255)))).unwrap());
+    started(
+        tenant
+            .launch(&work().key("s".repeat(255), vec![0xFF; 1024]).step(NewStep::new("x".repeat(255))))
+            .unwrap(),
+    );
 }
 
 #[test]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::{
-    Completion, ConflictPolicy, Defined, Ending, ErrorKind, Event, Hold, Launched, MigrationOptions, Move, Observer,
-    Phase, Role, Settled, StoreStatus, Tenant,
+    Completion, ConflictPolicy, Defined, Ending, ErrorKind, Event, Hold, Launched, MigrationOptions, Move,
+    Observer, Phase, Role, Settled, StoreStatus, Tenant,
 };
 use parking_lot::Mutex;
 
@@ -71,7 +71,10 @@ fn running_work_goes_on_where_it_is_and_holds_the_store_back() {
     // It may not have been compared yet; then that is what is in the way.
     let named = err.to_string().contains(&old.to_string()) || err.to_string().contains("compared");
     assert!(named, "{err}");
-    assert_eq!(worker.complete(&task, Completion::default()).unwrap(), Settled::Done { ended: Some(Ending::Completed) });
+    assert_eq!(
+        worker.complete(&task, Completion::default()).unwrap(),
+        Settled::Done { ended: Some(Ending::Completed) }
+    );
     settle(&tenant);
     assert_eq!(tenant.instance(new).unwrap().unwrap().id, new);
     assert!(tenant.instance(old).unwrap().is_none());
@@ -117,7 +120,10 @@ fn every_illegal_move_says_what_is_legal() {
     assert_eq!(migration.hold(Hold::All).unwrap_err().kind(), ErrorKind::IllegalMove);
     assert_eq!(migration.start(memory("a"), held()).unwrap_err().kind(), ErrorKind::InvalidInput);
     let unknown = migration.start(cutover::StoreSpec::driver("tape"), held()).unwrap_err();
-    assert!(unknown.to_string().starts_with("there is no driver \"tape\"; this build has memory"), "{unknown}");
+    assert!(
+        unknown.to_string().starts_with("there is no driver \"tape\"; this build has memory"),
+        "{unknown}"
+    );
     migration.start(memory("b"), held()).unwrap();
     assert_eq!(migration.start(memory("c"), held()).unwrap_err().kind(), ErrorKind::IllegalMove);
     let before = tenant.status();

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cutover::{
-    Completion, Durability, Ending, Engine, ErrorKind, Launched, MigrationOptions, Phase, Settled, StoreSpec, Tenant,
+    Completion, Durability, Ending, Engine, ErrorKind, Launched, MigrationOptions, Phase, Settled, StoreSpec,
+    Tenant,
 };
 
 use crate::common::{DROP, Home, KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step};
@@ -176,7 +177,9 @@ fn a_store_that_is_not_of_this_engine_is_not_taken() {
     let err = tenant.migration().start(memory("taken"), MigrationOptions::default()).unwrap_err();
     assert_eq!(err.kind(), ErrorKind::Foreign, "{err}");
     assert_eq!(tenant.status().phase, Phase::Stable);
-    let err = tenant.migration().start(StoreSpec::driver("memory").path("b").layout("json"), MigrationOptions::default());
+    let err = tenant
+        .migration()
+        .start(StoreSpec::driver("memory").path("b").layout("json"), MigrationOptions::default());
     assert_eq!(err.unwrap_err().kind(), ErrorKind::InvalidInput);
     reach(&tenant, Phase::Stable);
 }

@@ -102,7 +102,10 @@ fn a_failed_step_is_tried_again_after_its_delay_until_its_attempts_are_used_up()
     let task = claim(&worker).unwrap();
     assert_eq!((worker.fail(&task, &again).unwrap(), task.attempt), (done(Some(Ending::Failed)), 2));
     let instance = tenant.instance(id).unwrap().unwrap();
-    assert_eq!((instance.ending(), instance.reason.as_str()), (Some(Ending::Failed), "step \"s\" failed: no luck"));
+    assert_eq!(
+        (instance.ending(), instance.reason.as_str()),
+        (Some(Ending::Failed), "step \"s\" failed: no luck")
+    );
 }
 
 #[test]

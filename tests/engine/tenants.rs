@@ -77,7 +77,9 @@ fn a_deleted_tenant_stays_deleted_also_in_the_middle_of_a_migration() {
     home.kill(engine);
     let engine = home.open();
     assert!(engine.tenants().is_empty());
-    assert!(engine.store_path(cutover::StoreId(1)).is_none() && engine.store_path(cutover::StoreId(2)).is_none());
+    assert!(
+        engine.store_path(cutover::StoreId(1)).is_none() && engine.store_path(cutover::StoreId(2)).is_none()
+    );
 }
 
 fn threads_and_files() -> (usize, usize) {

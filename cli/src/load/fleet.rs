@@ -88,8 +88,7 @@ pub struct Fleet {
 impl Fleet {
     /// Adds an instance that is about to be launched: a worker may meet it before its launcher is told.
     pub fn add(&self, what: Try, tasks: u64) -> Arc<Member> {
-        let member =
-            Arc::new(Member { what, gate: Mutex::new(Gate::default()), free: Condvar::new() });
+        let member = Arc::new(Member { what, gate: Mutex::new(Gate::default()), free: Condvar::new() });
         self.open_tasks.fetch_add(tasks, Ordering::Relaxed);
         self.members.lock().insert(member.what.key.clone(), Arc::clone(&member));
         member

@@ -148,7 +148,8 @@ impl Crew {
         let parked = Arc::new(worker::Parked::default());
         for number in 0..site.plan.workers {
             let (site, parked) = (Arc::clone(site), Arc::clone(&parked));
-            crew.workers.push(spawn(format!("worker-{number}"), move || worker::run(&site, &parked, number))?);
+            crew.workers
+                .push(spawn(format!("worker-{number}"), move || worker::run(&site, &parked, number))?);
         }
         let keeper = Arc::clone(site);
         crew.workers.push(spawn("keeper".to_owned(), move || worker::keep(&keeper, &parked))?);
