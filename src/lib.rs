@@ -1,4 +1,4 @@
-//! An embedded engine that hosts two stores and moves a tenant from one to the other while it is used.
+#![doc = include_str!("../README.md")]
 
 mod catalog;
 pub mod clock;
