@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(180);
 
 /// The child's side: entries as lines on stdout.
 #[derive(Debug, Default)]
-pub struct Pipe(Mutex<()>);
+pub(crate) struct Pipe(Mutex<()>);
 
 impl Sink for Pipe {
     fn put(&self, entry: Entry) {
@@ -59,7 +59,7 @@ enum End {
 }
 
 /// Runs the part in a child process, killing it as often as the plan says. Says how often it did.
-pub fn run(plan: &Plan, clock: Clock, books: &Arc<Books>) -> Result<u32> {
+pub(crate) fn run(plan: &Plan, clock: Clock, books: &Arc<Books>) -> Result<u32> {
     let mut rng = Rng::with_seed(plan.seed);
     let mut moments = kill_moments(plan, &mut rng);
     let mut up = Duration::ZERO;
@@ -108,16 +108,13 @@ struct Part {
 }
 
 impl Part {
-    fn start(
-        order: &Order,
-        books: &Arc<Books>,
-        board: &Arc<Mutex<(Option<u64>, State)>>,
-    ) -> Result<Self> {
+    fn start(order: &Order, books: &Arc<Books>, board: &Arc<Mutex<(Option<u64>, State)>>) -> Result<Self> {
         let cannot = |what: &str, err: &dyn std::fmt::Display| Failure::new(format!("cannot {what}: {err}"));
         let program = std::env::current_exe().map_err(|err| cannot("find this program's own file", &err))?;
         let mut command = Command::new(program);
         command.arg("run-part").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn().map_err(|err| cannot("start the process that is to be killed", &err))?;
+        let mut child =
+            command.spawn().map_err(|err| cannot("start the process that is to be killed", &err))?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Failure::new("the process that is to be killed has no pipes"));
         };

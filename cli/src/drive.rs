@@ -72,7 +72,7 @@ fn target(plan: &Plan) -> StoreSpec {
 }
 
 /// Goes through the move and returns when the load may end.
-pub fn run(site: &Arc<Site>, may_finish: bool) -> Result<()> {
+pub(crate) fn run(site: &Arc<Site>, may_finish: bool) -> Result<()> {
     let mut copied = 0;
     // The board follows the engine a moment later: what was asked for is not asked for twice.
     let mut asked = None;
@@ -117,5 +117,9 @@ fn check_stuck(site: &Site, state: &State, now: u64) -> Result<()> {
         return Ok(());
     }
     let blockers = site.tenant.migration().progress().waiting_for;
-    Err(Failure::new(format!("the move did not leave {} in {} s: {blockers}", state.phase, allowed.as_secs())))
+    Err(Failure::new(format!(
+        "the move did not leave {} in {} s: {blockers}",
+        state.phase,
+        allowed.as_secs()
+    )))
 }

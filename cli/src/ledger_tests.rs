@@ -292,9 +292,9 @@ fn overlaps_look_beyond_the_neighbour() {
     let key = |name: &str| (Scope::Kept, name.to_owned());
     let span = |name: &str, from, to, number| (key(name), from, to, id(number));
     assert_eq!(overlaps(vec![span("a", 0, 10, 1), span("a", 10, 20, 2), span("b", 5, 15, 3)]), []);
-    assert_eq!(overlaps(vec![span("a", 0, 100, 1), span("a", 10, 20, 2), span("a", 30, 40, 3)]), [
-        (id(1), id(2)),
-        (id(1), id(3))
-    ]);
+    assert_eq!(
+        overlaps(vec![span("a", 0, 100, 1), span("a", 10, 20, 2), span("a", 30, 40, 3)]),
+        [(id(1), id(2)), (id(1), id(3))]
+    );
     assert_eq!(overlaps(vec![span("a", 0, 100, 1), span("a", 50, 40, 2)]), [], "an empty span");
 }

@@ -127,12 +127,14 @@ fn cutovers_there_and_back() {
     let seen: Vec<_> = measured
         .cutovers
         .iter()
-        .map(|c| (c.direction, c.completed, c.close_wait_us, c.designate_wait_us, c.total_us, c.longest_gap_us))
+        .map(|c| {
+            (c.direction, c.completed, c.close_wait_us, c.designate_wait_us, c.total_us, c.longest_gap_us)
+        })
         .collect();
-    assert_eq!(seen, [
-        ("forward", true, 11, 12, 2 * second, 10 * MS),
-        ("reverse", true, 13, 14, second, 10 * MS)
-    ]);
+    assert_eq!(
+        seen,
+        [("forward", true, 11, 12, 2 * second, 10 * MS), ("reverse", true, 13, 14, second, 10 * MS)]
+    );
 }
 
 #[test]
@@ -153,7 +155,8 @@ fn a_cutover_that_was_taken_back_is_said_to_be() {
 fn the_gap_of_a_cutover_is_that_around_its_two_moments() {
     // A stall of 300 ms long after the close and long before the designation is not the cutover's.
     let run = |stall: u64| {
-        let run = Run::began(0).launches(0, stall, 10 * MS, 1).launches(stall + 300 * MS, 9 * SECOND, 10 * MS, 1);
+        let run =
+            Run::began(0).launches(0, stall, 10 * MS, 1).launches(stall + 300 * MS, 9 * SECOND, 10 * MS, 1);
         run.phase(Phase::Migration, 2 * SECOND).phase(Phase::PostMigration, 6 * SECOND).0.report()
     };
     let gap = |stall| run(stall).cutovers.first().map(|cutover| cutover.longest_gap_us);

@@ -4,7 +4,9 @@ use super::*;
 use std::collections::HashSet;
 
 fn document(tasks: &str) -> String {
-    format!(r#"{{"name":"w","schemaVersion":"1.5","x":1,"workflow":{{"specification":{{"tasks":[{tasks}]}}}}}}"#)
+    format!(
+        r#"{{"name":"w","schemaVersion":"1.5","x":1,"workflow":{{"specification":{{"tasks":[{tasks}]}}}}}}"#
+    )
 }
 
 fn read(tasks: &str) -> Result<Workflow, String> {
@@ -70,8 +72,14 @@ fn a_cycle_is_named_task_by_task() {
 fn what_is_wrong_is_named() {
     let long = "x".repeat(256);
     for (tasks, sentence) in [
-        (r#"{"id":"a","parents":["ghost"]}"#.to_owned(), "the task `a` names the parent `ghost`, which does not exist"),
-        (r#"{"id":"a","children":["ghost"]}"#.to_owned(), "the task `a` names the child `ghost`, which does not exist"),
+        (
+            r#"{"id":"a","parents":["ghost"]}"#.to_owned(),
+            "the task `a` names the parent `ghost`, which does not exist",
+        ),
+        (
+            r#"{"id":"a","children":["ghost"]}"#.to_owned(),
+            "the task `a` names the child `ghost`, which does not exist",
+        ),
         (r#"{"id":"a"},{"id":"b"},{"id":"a"}"#.to_owned(), "the task id `a` is used twice"),
         (r#"{"id":"a"},{"id":""}"#.to_owned(), "the id of task number 2 is empty"),
         (r#"{"id":"a","name":""}"#.to_owned(), "the name of the task `a` is empty"),

@@ -42,10 +42,13 @@ pub(super) fn run(site: &Arc<Site>, parked: &Parked, number: u16) {
 
 fn work(site: &Site, worker: &Worker, parked: &Parked, task: Task) {
     let Some(workflow) = site.names.get(&task.definition).and_then(|place| site.workflows.get(*place)) else {
-        return site.sink.put(Entry::Problem(format!("a step of the unknown definition `{}`", task.definition)));
+        return site
+            .sink
+            .put(Entry::Problem(format!("a step of the unknown definition `{}`", task.definition)));
     };
     let Some(place) = workflow.find(&task.step) else {
-        let text = format!("`{}` has no task `{}`, and a step was claimed for it", task.definition, task.step);
+        let text =
+            format!("`{}` has no task `{}`, and a step was claimed for it", task.definition, task.step);
         return site.sink.put(Entry::Problem(text));
     };
     let runtime = workflow.tasks.get(place).map_or(0.0, |found| found.runtime);
@@ -140,7 +143,8 @@ fn ended_in(site: &Site, task: &Task, member: Option<&Member>) {
             Ok(Some(found)) if found.id == task.instance && found.ending() == Some(Ending::Completed) => {}
             Ok(found) => {
                 let seen = found.map_or_else(|| "nothing".to_owned(), |found| format!("{found:?}"));
-                let text = format!("instance {} was looked up {how} right after its end: {seen}", task.instance);
+                let text =
+                    format!("instance {} was looked up {how} right after its end: {seen}", task.instance);
                 site.sink.put(Entry::Problem(text));
             }
             Err(err) => site.trouble("looking up an instance", &err),
