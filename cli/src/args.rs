@@ -9,7 +9,7 @@ use cutover_formats::Phase;
 /// Runs workflows on an embedded engine and meanwhile moves them from one store to another.
 #[derive(Debug, Parser)]
 #[command(name = "cutover", version, about, max_term_width = 110)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -17,7 +17,7 @@ pub struct Cli {
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Run workflows, move them to another store while they run, and hold the result against a ledger
     ///
     /// Exit codes: 0 nothing failed, nothing lost, nothing twice, nothing different; 1 something did;
@@ -36,7 +36,7 @@ pub enum Command {
 
 /// Flags of `run`.
 #[derive(Debug, Args)]
-pub struct RunArgs {
+pub(crate) struct RunArgs {
     /// Directory of workflows; every *.json in it is read as WfFormat 1.5
     #[arg(long, value_name = "DIR")]
     pub workflows: PathBuf,
@@ -69,7 +69,7 @@ pub struct RunArgs {
 /// Flags of `run` about the load.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Load")]
-pub struct LoadArgs {
+pub(crate) struct LoadArgs {
     /// Launch at least this many instances; the load goes on until 2 s after the move in any case
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub instances: u64,
@@ -103,7 +103,7 @@ pub struct LoadArgs {
 /// Flags of `run` about the move.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Move")]
-pub struct MoveArgs {
+pub(crate) struct MoveArgs {
     /// Driver of the store to start in
     #[arg(long, value_name = "DRIVER", default_value = "rocksdb")]
     pub from: String,
@@ -132,7 +132,7 @@ pub struct MoveArgs {
 
 /// The two durability levels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Level {
+pub(crate) enum Level {
     /// Survives power loss.
     Synced,
     /// Survives a kill of the process.
@@ -141,7 +141,7 @@ pub enum Level {
 
 /// Where a move may be taken back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum ReverseAt {
+pub(crate) enum ReverseAt {
     /// While the initial store drains.
     #[value(alias = "post_migration")]
     PostMigration,
@@ -151,7 +151,7 @@ pub enum ReverseAt {
 
 /// Which phases a `--dwell` is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dwell {
+pub(crate) enum Dwell {
     /// Every phase of the way.
     All,
     /// One phase.
@@ -160,7 +160,7 @@ pub enum Dwell {
 
 /// Flags of `demo`.
 #[derive(Debug, Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Draw launches per second, p99 and phases over time there
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
@@ -171,7 +171,7 @@ pub struct DemoArgs {
 
 /// Flags of `status`.
 #[derive(Debug, Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// The data directory
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
@@ -185,7 +185,7 @@ pub struct StatusArgs {
 
 /// Flags of `inspect`.
 #[derive(Debug, Args)]
-pub struct InspectArgs {
+pub(crate) struct InspectArgs {
     /// The data directory
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
@@ -207,7 +207,7 @@ pub struct InspectArgs {
 }
 
 /// Reads `2s`, `500ms`, `1.5m`, `1h`; a number alone means seconds.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let scale = match text.get(digits.len()..).unwrap_or_default() {
         "us" => 1e-6,

@@ -11,7 +11,7 @@ const KEPT_OBSTACLES: usize = 20;
 
 /// The ledger and the measures of a run.
 #[derive(Default)]
-pub struct Books {
+pub(crate) struct Books {
     /// What was acknowledged.
     pub ledger: Mutex<Ledger>,
     /// What was measured.
@@ -21,7 +21,7 @@ pub struct Books {
 
 /// What is noted beside them.
 #[derive(Debug, Clone, Default)]
-pub struct Notes {
+pub(crate) struct Notes {
     /// Definitions in both stores when the engine last compared them.
     pub verified: u64,
     /// What stood in the move's way for a time.
@@ -30,7 +30,7 @@ pub struct Notes {
 
 impl Books {
     /// What is noted.
-    pub fn notes(&self) -> Notes {
+    pub(crate) fn notes(&self) -> Notes {
         self.notes.lock().clone()
     }
 }

@@ -28,7 +28,7 @@ const SILENCE: Duration = Duration::from_secs(180);
 
 /// The child's side: entries as lines on stdout.
 #[derive(Debug, Default)]
-pub struct Pipe(Mutex<()>);
+pub(crate) struct Pipe(Mutex<()>);
 
 impl Sink for Pipe {
     fn put(&self, entry: Entry) {
@@ -59,7 +59,7 @@ enum End {
 }
 
 /// Runs the part in a child process, killing it as often as the plan says. Says how often it did.
-pub fn run(plan: &Plan, clock: Clock, books: &Arc<Books>) -> Result<u32> {
+pub(crate) fn run(plan: &Plan, clock: Clock, books: &Arc<Books>) -> Result<u32> {
     let mut rng = Rng::with_seed(plan.seed);
     let mut moments = kill_moments(plan, &mut rng);
     let mut up = Duration::ZERO;

@@ -2,6 +2,6 @@
 use crate::args::DemoArgs;
 use crate::failure::Result;
 /// x
-pub fn demo(_args: &DemoArgs) -> Result<u8> {
+pub(crate) fn demo(_args: &DemoArgs) -> Result<u8> {
     Ok(0)
 }

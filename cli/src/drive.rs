@@ -72,7 +72,7 @@ fn target(plan: &Plan) -> StoreSpec {
 }
 
 /// Goes through the move and returns when the load may end.
-pub fn run(site: &Arc<Site>, may_finish: bool) -> Result<()> {
+pub(crate) fn run(site: &Arc<Site>, may_finish: bool) -> Result<()> {
     let mut copied = 0;
     // The board follows the engine a moment later: what was asked for is not asked for twice.
     let mut asked = None;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// The scope of the keys of a launch. The two differ in how long the engine keeps what has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// Kept for moments, so that a store can drain: launches that may be in a store that is going to be left.
     Swept,
     /// Kept until after the end of the run, to be looked up when it is held against the ledger.
@@ -19,10 +19,10 @@ pub enum Scope {
 
 impl Scope {
     /// Both.
-    pub const ALL: [Self; 2] = [Self::Swept, Self::Kept];
+    pub(crate) const ALL: [Self; 2] = [Self::Swept, Self::Kept];
 
     /// Its name in the engine.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Swept => "swept",
             Self::Kept => "kept",
@@ -32,7 +32,7 @@ impl Scope {
 
 /// A launch, as it is known before the call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Try {
+pub(crate) struct Try {
     /// Counts the launches of a run; the request id is made from it.
     pub launch: u64,
     /// Scope of its key.
@@ -54,7 +54,7 @@ pub struct Try {
 
 /// What a launch was answered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// Started as this instance.
     Started(#[serde(with = "id")] InstanceId),
     /// The key is held by this instance.
@@ -65,7 +65,7 @@ pub enum Answer {
 
 /// What is said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// The engine is open and its definitions are there; the load starts.
     Began {
         /// When.
@@ -163,14 +163,14 @@ pub enum Entry {
 }
 
 /// Takes entries. Quick, because the engine waits for some of them.
-pub trait Sink: Send + Sync {
+pub(crate) trait Sink: Send + Sync {
     /// Takes one.
     fn put(&self, entry: Entry);
 }
 
 /// Time since the start of a run, the same in every process of it.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub(crate) struct Clock {
     started: Instant,
     offset: u64,
     /// When the run started, in microseconds since 1970.
@@ -179,22 +179,22 @@ pub struct Clock {
 
 impl Clock {
     /// Starts a run.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self { started: Instant::now(), offset: 0, origin: wall() }
     }
 
     /// Joins a run that another process started. Wall time is read once, here.
-    pub fn join(origin: u64) -> Self {
+    pub(crate) fn join(origin: u64) -> Self {
         Self { started: Instant::now(), offset: wall().saturating_sub(origin), origin }
     }
 
     /// Microseconds since the start of the run.
-    pub fn now(&self) -> u64 {
+    pub(crate) fn now(&self) -> u64 {
         self.offset + crate::plan::micros(self.started.elapsed())
     }
 
     /// Sleeps until then; returns at once if it has passed.
-    pub fn sleep_until(&self, at: u64) {
+    pub(crate) fn sleep_until(&self, at: u64) {
         std::thread::sleep(Duration::from_micros(at.saturating_sub(self.now())));
     }
 }

@@ -18,7 +18,7 @@ const APPEND: [u8; 400] = [0xC5; 400];
 
 /// What the machine is like.
 #[derive(Debug, Clone, Serialize)]
-pub struct Environment {
+pub(crate) struct Environment {
     /// Processors that this process may use.
     pub cpus: usize,
     /// Version of the kernel.
@@ -31,7 +31,7 @@ pub struct Environment {
 
 impl Environment {
     /// Measures in the data directory, before there is load.
-    pub fn measure(data: &Path) -> Result<Self> {
+    pub(crate) fn measure(data: &Path) -> Result<Self> {
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Ok(Self {
             cpus: std::thread::available_parallelism().map_or(0, usize::from),

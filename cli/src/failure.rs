@@ -3,15 +3,15 @@
 use std::fmt;
 
 /// Exit code of a run that failed or broke a promise.
-pub const FAILED: u8 = 1;
+pub(crate) const FAILED: u8 = 1;
 /// Exit code of wrong usage and bad input; nothing was changed.
-pub const BAD_INPUT: u8 = 2;
+pub(crate) const BAD_INPUT: u8 = 2;
 /// Exit code of a run that saw too little to say anything.
-pub const NOTHING_MEASURED: u8 = 5;
+pub(crate) const NOTHING_MEASURED: u8 = 5;
 
 /// A sentence for stderr and the code to exit with.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The exit code.
     pub code: u8,
     /// The sentence.
@@ -20,18 +20,18 @@ pub struct Failure {
 
 impl Failure {
     /// Something did not work.
-    pub fn new(text: impl Into<String>) -> Self {
+    pub(crate) fn new(text: impl Into<String>) -> Self {
         Self { code: FAILED, text: text.into() }
     }
 
     /// The user gave something that cannot be used.
-    pub fn bad_input(text: impl Into<String>) -> Self {
+    pub(crate) fn bad_input(text: impl Into<String>) -> Self {
         Self { code: BAD_INPUT, text: text.into() }
     }
 
     /// The same code, with what was being done in front.
     #[must_use]
-    pub fn context(mut self, doing: &str) -> Self {
+    pub(crate) fn context(mut self, doing: &str) -> Self {
         self.text = format!("{doing}: {}", self.text);
         self
     }
@@ -57,4 +57,4 @@ impl From<cutover::Error> for Failure {
 }
 
 /// The result of everything in this program that can fail.
-pub type Result<T, E = Failure> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;

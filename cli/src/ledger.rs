@@ -15,7 +15,7 @@ const KEPT_PROBLEMS: usize = 20;
 
 /// Counts of launches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Launches {
+pub(crate) struct Launches {
     /// Launches called, not counting repeats after a kill.
     pub attempted: u64,
     /// Answered with a new instance.
@@ -36,7 +36,7 @@ pub struct Launches {
 
 /// Counts of instances.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Instances {
+pub(crate) struct Instances {
     /// Completed, each counted once.
     pub completed: u64,
     /// Ended in another way, or not at all.
@@ -53,7 +53,7 @@ pub struct Instances {
 
 /// Counts of steps.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Steps {
+pub(crate) struct Steps {
     /// Results acknowledged.
     pub completed: u64,
     /// Results refused because of an old lease.
@@ -81,7 +81,7 @@ struct Fate {
 
 /// What the engine says about an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Its id.
     pub instance: InstanceId,
     /// Name of its definition.
@@ -93,7 +93,7 @@ pub struct Seen {
 }
 
 /// Answers the ledger's questions.
-pub trait Lookup {
+pub(crate) trait Lookup {
     /// The instance with this id.
     fn by_id(&mut self, id: InstanceId) -> Result<Option<Seen>, String>;
     /// The live or latest instance of this key.
@@ -104,7 +104,7 @@ pub trait Lookup {
 
 /// The ledger.
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub(crate) struct Ledger {
     open: BTreeMap<u64, Try>,
     lives: Vec<Life>,
     fates: HashMap<InstanceId, Fate>,
@@ -121,7 +121,7 @@ pub struct Ledger {
 
 /// What a process that replaces a killed one must know.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resume {
+pub(crate) struct Resume {
     /// Launches that were tried and never answered.
     pub open: Vec<Try>,
     /// Instances that were started and are not known to have ended: launch, and id as text.
@@ -136,7 +136,7 @@ pub struct Resume {
 
 /// How the ledger was kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// Counts of launches.
     pub launches: Launches,
     /// Counts of instances.
@@ -151,7 +151,7 @@ pub struct Verdict {
 
 impl Verdict {
     /// Whether every promise was kept.
-    pub fn is_good(&self) -> bool {
+    pub(crate) fn is_good(&self) -> bool {
         let (launches, instances) = (&self.launches, &self.instances);
         self.problem_count == 0
             && launches.failed == 0
@@ -162,7 +162,7 @@ impl Verdict {
 
 impl Ledger {
     /// Takes an entry.
-    pub fn note(&mut self, entry: &Entry) {
+    pub(crate) fn note(&mut self, entry: &Entry) {
         match entry {
             Entry::Try { what, .. } => self.tried(what),
             Entry::Ack { launch, answer, at, again, .. } => self.answered(*launch, answer, *at, *again),
@@ -180,27 +180,27 @@ impl Ledger {
     }
 
     /// The process was killed: from now on an end may have happened without an acknowledgement.
-    pub fn killed(&mut self) {
+    pub(crate) fn killed(&mut self) {
         self.killed = true;
     }
 
     /// Definitions of the load that were acknowledged.
-    pub fn definitions(&self) -> u64 {
+    pub(crate) fn definitions(&self) -> u64 {
         self.definitions
     }
 
     /// Counts of launches so far.
-    pub fn launches(&self) -> Launches {
+    pub(crate) fn launches(&self) -> Launches {
         self.launches
     }
 
     /// Instances acknowledged and not known to have ended.
-    pub fn live(&self) -> u64 {
+    pub(crate) fn live(&self) -> u64 {
         self.lives.iter().filter(|life| !self.has_ended(life)).count() as u64
     }
 
     /// What the next process must know.
-    pub fn resume(&self) -> Resume {
+    pub(crate) fn resume(&self) -> Resume {
         let live = self.lives.iter().filter(|life| !self.has_ended(life));
         Resume {
             open: self.open.values().cloned().collect(),
@@ -291,7 +291,7 @@ impl Ledger {
     }
 
     /// Holds the engine against the ledger. `definitions` are the names of the workflows.
-    pub fn audit(mut self, definitions: &[&str], lookup: &mut dyn Lookup) -> Verdict {
+    pub(crate) fn audit(mut self, definitions: &[&str], lookup: &mut dyn Lookup) -> Verdict {
         for launch in std::mem::take(&mut self.open).into_keys() {
             self.launches.failed += 1;
             self.problem(format!("launch {launch} was tried and never answered"));

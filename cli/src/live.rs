@@ -7,15 +7,15 @@ use crate::failure::Result;
 use crate::plan::Plan;
 
 /// What a person sees.
-pub struct Live;
+pub(crate) struct Live;
 
 impl Live {
     /// x
-    pub fn start(_plan: &Plan, _books: &Arc<Books>, _quiet: bool) -> Result<Self> {
+    pub(crate) fn start(_plan: &Plan, _books: &Arc<Books>, _quiet: bool) -> Result<Self> {
         Ok(Self)
     }
     /// x
-    pub fn stop(self) -> Result<()> {
+    pub(crate) fn stop(self) -> Result<()> {
         Ok(())
     }
 }

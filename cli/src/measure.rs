@@ -10,7 +10,7 @@ const SECOND: u64 = 1_000_000;
 
 /// Latencies, in microseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Quantiles {
+pub(crate) struct Quantiles {
     /// The median.
     pub p50: u64,
     /// 99 % took no longer.
@@ -23,7 +23,7 @@ pub struct Quantiles {
 
 impl Quantiles {
     /// Of these values, in any order. Exact: the least value that is not below so many of them.
-    pub fn of(mut values: Vec<u64>) -> Self {
+    pub(crate) fn of(mut values: Vec<u64>) -> Self {
         values.sort_unstable();
         let at = |share: f64| {
             let rank = (values.len() as f64 * share).ceil() as usize;
@@ -35,7 +35,7 @@ impl Quantiles {
 
 /// What was measured in one visit of a phase.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct PhaseReport {
+pub(crate) struct PhaseReport {
     /// Its name.
     pub phase: String,
     /// When it was entered, since the start of the load.
@@ -48,7 +48,7 @@ pub struct PhaseReport {
 
 /// What was measured of one cutover.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CutoverReport {
+pub(crate) struct CutoverReport {
     /// `forward` or `reverse`.
     pub direction: &'static str,
     /// False if it was taken back between the close and the designation.
@@ -67,7 +67,7 @@ pub struct CutoverReport {
 
 /// Gaps of the first stable phase.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct StableGap {
+pub(crate) struct StableGap {
     /// Whole seconds measured.
     pub seconds: u64,
     /// Median over them of the longest gap of each.
@@ -80,7 +80,7 @@ pub struct StableGap {
 
 /// Everything that was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Measured {
+pub(crate) struct Measured {
     /// Visits of phases, in order.
     pub phases: Vec<PhaseReport>,
     /// Cutovers, in order.
@@ -95,7 +95,7 @@ pub struct Measured {
 
 /// One answered launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// When it was answered.
     pub at: u64,
     /// How long it took, in microseconds.
@@ -104,7 +104,7 @@ pub struct Sample {
 
 /// Collects what is to be measured.
 #[derive(Debug, Default)]
-pub struct Measure {
+pub(crate) struct Measure {
     /// Time zero of the report.
     began: u64,
     samples: Vec<Sample>,
@@ -118,7 +118,7 @@ pub struct Measure {
 
 impl Measure {
     /// Takes an entry.
-    pub fn note(&mut self, entry: &Entry) {
+    pub(crate) fn note(&mut self, entry: &Entry) {
         match entry {
             Entry::Began { at } => self.began = *at,
             Entry::Up { at } => self.work.push((*at, true)),
@@ -146,32 +146,32 @@ impl Measure {
     }
 
     /// The phase of now and since when.
-    pub fn phase(&self) -> Option<(Phase, u64)> {
+    pub(crate) fn phase(&self) -> Option<(Phase, u64)> {
         self.phases.last().copied()
     }
 
     /// Time zero of the report.
-    pub fn began(&self) -> u64 {
+    pub(crate) fn began(&self) -> u64 {
         self.began
     }
 
     /// Definitions copied so far.
-    pub fn copied(&self) -> u64 {
+    pub(crate) fn copied(&self) -> u64 {
         self.copied
     }
 
     /// When each phase was entered.
-    pub fn phases(&self) -> &[(Phase, u64)] {
+    pub(crate) fn phases(&self) -> &[(Phase, u64)] {
         &self.phases
     }
 
     /// The launches answered, roughly in order.
-    pub fn samples(&self) -> &[Sample] {
+    pub(crate) fn samples(&self) -> &[Sample] {
         &self.samples
     }
 
     /// Works everything out.
-    pub fn report(&mut self) -> Measured {
+    pub(crate) fn report(&mut self) -> Measured {
         self.samples.sort_by_key(|sample| sample.at);
         Measured {
             phases: self.phase_reports(),

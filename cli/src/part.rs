@@ -17,7 +17,7 @@ use crate::plan::Plan;
 use crate::workflow::Workflow;
 
 /// How long closing the engine may take.
-pub const CLOSE_WITHIN: Duration = Duration::from_secs(60);
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(60);
 /// How long what has ended is kept where a store has to drain.
 const SWEPT_MS: u64 = 1_000;
 /// How long answers are kept there. A process that replaces a killed one asks again within moments.
@@ -27,11 +27,11 @@ const ANSWERS_KILLED_MS: u64 = 10_000;
 /// How long what has ended is kept to be looked up at the end.
 const KEPT_MS: u64 = 24 * 3600 * 1000;
 /// What a workflow's definition says it is.
-pub const CONTENT_TYPE: &str = "application/json";
+pub(crate) const CONTENT_TYPE: &str = "application/json";
 
 /// Where a run is when a process takes it up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Standing {
+pub(crate) struct Standing {
     /// When the run started, in microseconds since 1970.
     pub origin: u64,
     /// When its load started; none if it has not.
@@ -45,7 +45,7 @@ pub struct Standing {
 }
 
 /// Reports to the sink what the engine does.
-pub struct Reporter {
+pub(crate) struct Reporter {
     tenant: String,
     clock: Clock,
     board: Arc<Board>,
@@ -78,7 +78,7 @@ impl Observer for Reporter {
 }
 
 /// Opens the engine as the plan says.
-pub fn open(plan: &Plan, clock: Clock, board: &Arc<Board>, sink: &Arc<dyn Sink>) -> Result<Engine> {
+pub(crate) fn open(plan: &Plan, clock: Clock, board: &Arc<Board>, sink: &Arc<dyn Sink>) -> Result<Engine> {
     let reporter =
         Reporter { tenant: plan.tenant.clone(), clock, board: Arc::clone(board), sink: Arc::clone(sink) };
     let durability = if plan.synced { Durability::Synced } else { Durability::Buffered };
@@ -86,14 +86,19 @@ pub fn open(plan: &Plan, clock: Clock, board: &Arc<Board>, sink: &Arc<dyn Sink>)
 }
 
 /// A name that no tenant of the directory has.
-pub fn free_name(engine: &Engine) -> String {
+pub(crate) fn free_name(engine: &Engine) -> String {
     let taken = engine.tenants();
     let names = (1_u32..).map(|number| if number == 1 { "run".to_owned() } else { format!("run-{number}") });
     names.into_iter().find(|name| !taken.contains(name)).unwrap_or_default()
 }
 
 /// Opens, works and closes.
-pub fn run(plan: &Plan, workflows: Vec<Workflow>, standing: &Standing, sink: &Arc<dyn Sink>) -> Result<()> {
+pub(crate) fn run(
+    plan: &Plan,
+    workflows: Vec<Workflow>,
+    standing: &Standing,
+    sink: &Arc<dyn Sink>,
+) -> Result<()> {
     let clock = Clock::join(standing.origin);
     let board = Arc::new(Board::new(standing.board.clone()));
     let engine = open(plan, clock, &board, sink)?;
@@ -140,7 +145,7 @@ fn set_up(engine: &Engine, plan: &Plan, workflows: &[Workflow]) -> Result<Tenant
 
 /// What a child process is given on stdin.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Order {
+pub(crate) struct Order {
     /// What to do.
     pub plan: Plan,
     /// Where the run is.
@@ -148,7 +153,7 @@ pub struct Order {
 }
 
 /// Reads its order from stdin and runs the part; entries go to stdout, a line each.
-pub fn child() -> Result<()> {
+pub(crate) fn child() -> Result<()> {
     let order: Order = serde_json::from_reader(std::io::stdin().lock())
         .map_err(|err| Failure::new(format!("the order of the parent process cannot be read: {err}")))?;
     let workflows = crate::workflow::read_dir(&order.plan.workflows, order.plan.skip_bad)?.workflows;

@@ -10,17 +10,17 @@ use crate::args::{Dwell, Level, ReverseAt, RunArgs};
 use crate::failure::{Failure, Result};
 
 /// The drivers that a run can use: those that are still there when the process is not.
-pub const DRIVERS: [&str; 2] = ["rocksdb", "sled"];
+pub(crate) const DRIVERS: [&str; 2] = ["rocksdb", "sled"];
 /// A phase that was dwelt in must have seen this many launches, or nothing was measured.
-pub const MIN_LAUNCHES: u64 = 200;
+pub(crate) const MIN_LAUNCHES: u64 = 200;
 /// How long the load goes on after the move.
-pub const TAIL: Duration = Duration::from_secs(2);
+pub(crate) const TAIL: Duration = Duration::from_secs(2);
 /// How long after a cutover a long-lived instance ends.
-pub const LONG_LIFE: Duration = Duration::from_secs(5);
+pub(crate) const LONG_LIFE: Duration = Duration::from_secs(5);
 
 /// What a run is to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// Directory of workflows.
     pub workflows: PathBuf,
     /// Bad ones are skipped.
@@ -67,7 +67,7 @@ pub struct Plan {
 
 /// Which way a move goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Way {
+pub(crate) enum Way {
     /// Through to the target.
     Forward,
     /// Back from this phase.
@@ -78,7 +78,7 @@ pub enum Way {
 
 impl Plan {
     /// Checks what the command line cannot check by itself.
-    pub fn new(args: &RunArgs) -> Result<Self> {
+    pub(crate) fn new(args: &RunArgs) -> Result<Self> {
         let (load, moving) = (&args.load, &args.r#move);
         for driver in [&moving.from, &moving.to] {
             if !DRIVERS.contains(&driver.as_str()) {
@@ -128,12 +128,12 @@ impl Plan {
     }
 
     /// The time to stay in a phase, if one was told.
-    pub fn dwell(&self, phase: Phase) -> Option<Duration> {
+    pub(crate) fn dwell(&self, phase: Phase) -> Option<Duration> {
         self.dwell_us.get(phase as usize).copied().flatten().map(Duration::from_micros)
     }
 
     /// Cutovers after which launches stay where they are for the rest of the run.
-    pub fn cutovers(&self) -> usize {
+    pub(crate) fn cutovers(&self) -> usize {
         match self.way {
             Way::Cancelled(_) => 0,
             Way::Forward | Way::Back(Phase::Migration) => 1,
@@ -146,7 +146,7 @@ impl Plan {
     /// Every launched instance is worked off step by step, which takes far longer than launching it; flat out, the
     /// launchers would leave hours of work behind. So they share a pace, quick enough to spread the instances over a usual run and
     /// to see a gap of a few milliseconds, and to see enough launches in the shortest dwell.
-    pub fn pace(&self) -> f64 {
+    pub(crate) fn pace(&self) -> f64 {
         const USUAL_RUN_S: f64 = 20.0;
         const LEAST: f64 = 200.0;
         let shortest = self.dwell_us.iter().flatten().filter(|us| **us > 0).min();
@@ -156,7 +156,7 @@ impl Plan {
 
     /// A plan for tests to change.
     #[cfg(test)]
-    pub fn for_tests() -> Self {
+    pub(crate) fn for_tests() -> Self {
         use clap::Parser;
         let words = ["cutover", "run", "--workflows", "w", "--data", "d"];
         match crate::args::Cli::parse_from(words).command {
@@ -166,7 +166,7 @@ impl Plan {
     }
 
     /// The tenant's store is moved to another directory of the same driver.
-    pub fn same_driver(&self) -> bool {
+    pub(crate) fn same_driver(&self) -> bool {
         self.from == self.to
     }
 }
@@ -203,6 +203,6 @@ fn dwells(told: &[(Dwell, Duration)], way: Way) -> [Option<u64>; 7] {
 }
 
 /// A time in microseconds.
-pub fn micros(time: Duration) -> u64 {
+pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

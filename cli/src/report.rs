@@ -11,7 +11,7 @@ use cutover_formats::Phase;
 
 /// The report of a run. Fields may be added; those that are there keep their meaning.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// `cutover.run/1`.
     pub schema: &'static str,
     /// The machine.
@@ -58,7 +58,7 @@ pub struct Report {
 
 /// Drivers.
 #[derive(Debug, Clone, Serialize)]
-pub struct Stores {
+pub(crate) struct Stores {
     /// Of the store that it started in.
     pub initial: String,
     /// Of the store that it was moved to.
@@ -67,7 +67,7 @@ pub struct Stores {
 
 /// Counts of definitions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Definitions {
+pub(crate) struct Definitions {
     /// Stored and acknowledged.
     pub created: u64,
     /// Copied by the replicator; the others were stored while both stores were in use.
@@ -81,7 +81,7 @@ pub struct Definitions {
 }
 
 /// Why too little was seen to say anything; empty if enough was.
-pub fn too_little(plan: &Plan, measured: &Measured, launches: &Launches) -> Vec<String> {
+pub(crate) fn too_little(plan: &Plan, measured: &Measured, launches: &Launches) -> Vec<String> {
     let mut why = Vec::new();
     for phase in Phase::ALL {
         let dwelt = plan.dwell(phase).is_some_and(|dwell| !dwell.is_zero());
@@ -102,7 +102,7 @@ pub fn too_little(plan: &Plan, measured: &Measured, launches: &Launches) -> Vec<
 }
 
 /// The exit code.
-pub fn exit_code(kept: bool, definitions: &Definitions, too_little: &[String]) -> u8 {
+pub(crate) fn exit_code(kept: bool, definitions: &Definitions, too_little: &[String]) -> u8 {
     match (kept && definitions.mismatched == 0, too_little.is_empty()) {
         (false, _) => FAILED,
         (true, false) => NOTHING_MEASURED,
@@ -112,7 +112,7 @@ pub fn exit_code(kept: bool, definitions: &Definitions, too_little: &[String]) -
 
 impl Report {
     /// A few lines for a person.
-    pub fn summary(&self) -> String {
+    pub(crate) fn summary(&self) -> String {
         let (launches, instances, steps) = (&self.launches, &self.instances, &self.steps);
         let mut lines = vec![
             format!(
@@ -163,7 +163,7 @@ impl Report {
 }
 
 /// Microseconds, readable.
-pub fn time(us: u64) -> String {
+pub(crate) fn time(us: u64) -> String {
     match us {
         0..1_000 => format!("{us} us"),
         1_000..1_000_000 => format!("{:.1} ms", us as f64 / 1e3),

@@ -24,7 +24,7 @@ use crate::workflow::{self, Collection};
 
 /// Where results go.
 #[derive(Debug, Clone, Default)]
-pub struct Output {
+pub(crate) struct Output {
     /// The report.
     pub report: Option<PathBuf>,
     /// The plot.
@@ -34,7 +34,7 @@ pub struct Output {
 }
 
 /// Runs and says what came of it. Returns the exit code.
-pub fn run(args: &RunArgs) -> Result<u8> {
+pub(crate) fn run(args: &RunArgs) -> Result<u8> {
     let plan = Plan::new(args)?;
     let collection = workflow::read_dir(&args.workflows, args.skip_bad)?;
     let output = Output { report: args.report.clone(), plot: args.plot.clone(), quiet: args.quiet };
@@ -48,7 +48,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
 }
 
 /// Runs a plan to the end and writes what was asked for.
-pub fn execute(mut plan: Plan, collection: Collection, output: &Output) -> Result<Report> {
+pub(crate) fn execute(mut plan: Plan, collection: Collection, output: &Output) -> Result<Report> {
     for path in [&output.report, &output.plot].into_iter().flatten() {
         check_writable(path)?;
     }

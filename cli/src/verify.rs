@@ -20,7 +20,7 @@ const TOLD: usize = 5;
 
 /// What was found.
 #[derive(Debug, Clone)]
-pub struct Found {
+pub(crate) struct Found {
     /// The ledger's verdict.
     pub verdict: Verdict,
     /// Definitions looked at.
@@ -30,7 +30,7 @@ pub struct Found {
 }
 
 /// Opens the directory again and looks everything up.
-pub fn verify(plan: &Plan, workflows: &[Workflow], ledger: Ledger) -> Result<Found> {
+pub(crate) fn verify(plan: &Plan, workflows: &[Workflow], ledger: Ledger) -> Result<Found> {
     let collector = Arc::new(Collector::default());
     let sink: Arc<dyn Sink> = Arc::clone(&collector) as Arc<dyn Sink>;
     let engine = part::open(plan, Clock::start(), &Arc::new(Board::new(Default::default())), &sink)?;

@@ -21,7 +21,7 @@ const NAMED_IN_CYCLE: usize = 8;
 
 /// A workflow that can run to completion.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Workflow {
+pub(crate) struct Workflow {
     /// What its definition is called: the name of the file without `.json`, unique in a directory.
     pub name: String,
     /// The bytes of the file.
@@ -35,7 +35,7 @@ pub struct Workflow {
 
 /// A task of a workflow.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Task {
+pub(crate) struct Task {
     /// Its id, which becomes the name of the step.
     pub id: String,
     /// How many tasks it waits for.
@@ -48,19 +48,19 @@ pub struct Task {
 
 impl Workflow {
     /// The place of the task with this id.
-    pub fn find(&self, id: &str) -> Option<usize> {
+    pub(crate) fn find(&self, id: &str) -> Option<usize> {
         self.index.get(id).copied()
     }
 
     /// The task that a runner holds back to keep an instance alive: the last one, so nothing waits for it.
-    pub fn anchor(&self) -> usize {
+    pub(crate) fn anchor(&self) -> usize {
         self.tasks.len().saturating_sub(1)
     }
 }
 
 /// What a directory of workflows holds.
 #[derive(Debug, Default)]
-pub struct Collection {
+pub(crate) struct Collection {
     /// The workflows, by name.
     pub workflows: Vec<Workflow>,
     /// The sentences of the files that were skipped.
@@ -68,7 +68,7 @@ pub struct Collection {
 }
 
 /// Reads every `*.json` of a directory, in the order of their names. A bad file is an error, or with `skip_bad` only counted.
-pub fn read_dir(dir: &Path, skip_bad: bool) -> Result<Collection> {
+pub(crate) fn read_dir(dir: &Path, skip_bad: bool) -> Result<Collection> {
     let cannot = |err| Failure::bad_input(format!("cannot read the workflows in {}: {err}", dir.display()));
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(cannot)? {
@@ -111,7 +111,7 @@ fn read_file(path: &PathBuf) -> Result<Workflow, String> {
 ///
 /// # Errors
 /// A sentence that names the field or the tasks that are wrong.
-pub fn parse(name: &str, body: Vec<u8>) -> Result<Workflow, String> {
+pub(crate) fn parse(name: &str, body: Vec<u8>) -> Result<Workflow, String> {
     if body.len() > MAX_DEFINITION {
         return Err(format!("the file has more than the {MAX_DEFINITION} bytes that a definition may have"));
     }

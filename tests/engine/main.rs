@@ -1,5 +1,12 @@
 //! The engine as its users see it. On the memory store where the store does not matter, on all of them where it does.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected is to panic"
+)]
+
 mod common;
 mod hammer;
 mod instances;

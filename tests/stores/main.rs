@@ -1,5 +1,12 @@
 //! The drivers, held against the contract of `Store`: in one process, and against kills, full files and strace.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected is to panic"
+)]
+
 mod child;
 mod contract;
 mod crash;

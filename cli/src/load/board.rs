@@ -5,13 +5,13 @@ use parking_lot::Mutex;
 
 /// Where the tenant is and where it has been.
 #[derive(Debug)]
-pub struct Board {
+pub(crate) struct Board {
     state: Mutex<State>,
 }
 
 /// The same at one moment. Goes to a process that replaces a killed one.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct State {
+pub(crate) struct State {
     /// The phase.
     pub phase: Phase,
     /// Since when.
@@ -41,7 +41,7 @@ impl Default for State {
 
 impl State {
     /// The tenant has entered a phase.
-    pub fn enter(&mut self, phase: Phase, at: u64) {
+    pub(crate) fn enter(&mut self, phase: Phase, at: u64) {
         if phase == self.phase {
             return;
         }
@@ -57,27 +57,27 @@ impl State {
 
 impl Board {
     /// Starts where the run is.
-    pub fn new(state: State) -> Self {
+    pub(crate) fn new(state: State) -> Self {
         Self { state: Mutex::new(state) }
     }
 
     /// As of now.
-    pub fn now(&self) -> State {
+    pub(crate) fn now(&self) -> State {
         self.state.lock().clone()
     }
 
     /// Looks at it without a copy.
-    pub fn with<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+    pub(crate) fn with<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.state.lock())
     }
 
     /// The tenant has entered a phase.
-    pub fn enter(&self, phase: Phase, at: u64) {
+    pub(crate) fn enter(&self, phase: Phase, at: u64) {
         self.state.lock().enter(phase, at);
     }
 
     /// Everything may end from now on.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         self.state.lock().closing = true;
     }
 }

@@ -18,12 +18,12 @@ const PRELOADERS: usize = 16;
 const CONTENT_TYPE: &str = "application/octet-stream";
 
 /// The name of a definition that is no workflow.
-pub fn definition_name(kind: &str, number: u64) -> String {
+pub(crate) fn definition_name(kind: &str, number: u64) -> String {
     format!("{kind}-{number:08}")
 }
 
 /// Its bytes, which can be made again to compare.
-pub fn body(seed: u64, kind: &str, number: u64) -> Vec<u8> {
+pub(crate) fn body(seed: u64, kind: &str, number: u64) -> Vec<u8> {
     let kind = kind.bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let mut rng = Rng::with_seed(seed ^ kind.rotate_left(32) ^ number);
     let mut bytes = vec![0; BODY];
@@ -32,7 +32,7 @@ pub fn body(seed: u64, kind: &str, number: u64) -> Vec<u8> {
 }
 
 /// Stores the definitions that are there before the load. Repeating it changes nothing.
-pub fn preload(tenant: &Tenant, seed: u64, count: u64) -> Result<()> {
+pub(crate) fn preload(tenant: &Tenant, seed: u64, count: u64) -> Result<()> {
     let next = AtomicU64::new(0);
     let work = || -> Result<()> {
         loop {

@@ -20,7 +20,7 @@ const LOOKS: usize = 16;
 
 /// One launched instance.
 #[derive(Debug)]
-pub struct Member {
+pub(crate) struct Member {
     /// Its launch.
     pub what: Try,
     gate: Mutex<Gate>,
@@ -36,7 +36,7 @@ struct Gate {
 
 impl Member {
     /// Waits until nobody holds it and lets nobody hold it from then on: its last task may be completed.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut gate = self.gate.lock();
         gate.closing = true;
         while gate.holds > 0 {
@@ -58,7 +58,7 @@ impl Member {
 
 /// A hold on a live instance. It cannot end while this exists.
 #[derive(Debug)]
-pub struct Held {
+pub(crate) struct Held {
     /// The member held.
     pub member: Arc<Member>,
     /// Its instance.
@@ -77,7 +77,7 @@ impl Drop for Held {
 
 /// All of them.
 #[derive(Debug, Default)]
-pub struct Fleet {
+pub(crate) struct Fleet {
     members: Mutex<HashMap<String, Arc<Member>>>,
     /// Those that may be held. Closed ones are taken out when they are met.
     pool: Mutex<Vec<Arc<Member>>>,
@@ -87,7 +87,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Adds an instance that is about to be launched: a worker may meet it before its launcher is told.
-    pub fn add(&self, what: Try, tasks: u64) -> Arc<Member> {
+    pub(crate) fn add(&self, what: Try, tasks: u64) -> Arc<Member> {
         let member = Arc::new(Member { what, gate: Mutex::new(Gate::default()), free: Condvar::new() });
         self.open_tasks.fetch_add(tasks, Ordering::Relaxed);
         self.members.lock().insert(member.what.key.clone(), Arc::clone(&member));
@@ -95,7 +95,7 @@ impl Fleet {
     }
 
     /// Its launch was answered: it may be held.
-    pub fn started(&self, member: &Arc<Member>, instance: InstanceId) {
+    pub(crate) fn started(&self, member: &Arc<Member>, instance: InstanceId) {
         let mut gate = member.gate.lock();
         gate.instance = Some(instance);
         if !gate.closing {
@@ -105,7 +105,7 @@ impl Fleet {
     }
 
     /// It ended, or was never launched.
-    pub fn remove(&self, member: &Member) {
+    pub(crate) fn remove(&self, member: &Member) {
         let mut members = self.members.lock();
         if members.get(&member.what.key).is_some_and(|found| found.what.launch == member.what.launch) {
             members.remove(&member.what.key);
@@ -113,33 +113,33 @@ impl Fleet {
     }
 
     /// A task of any of them is done, or will not be.
-    pub fn done(&self, tasks: u64) {
+    pub(crate) fn done(&self, tasks: u64) {
         self.open_tasks.fetch_sub(tasks, Ordering::Relaxed);
     }
 
     /// Tasks that are not done.
-    pub fn open_tasks(&self) -> u64 {
+    pub(crate) fn open_tasks(&self) -> u64 {
         self.open_tasks.load(Ordering::Relaxed)
     }
 
     /// The instance that has this key.
-    pub fn of_key(&self, key: &[u8]) -> Option<Arc<Member>> {
+    pub(crate) fn of_key(&self, key: &[u8]) -> Option<Arc<Member>> {
         let key = std::str::from_utf8(key).ok()?;
         self.members.lock().get(key).cloned()
     }
 
     /// How many there are.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.members.lock().len()
     }
 
     /// The keys of a few, for a sentence.
-    pub fn some(&self) -> Vec<String> {
+    pub(crate) fn some(&self) -> Vec<String> {
         self.members.lock().keys().take(5).cloned().collect()
     }
 
     /// Holds one of them, if there is one.
-    pub fn hold(&self, rng: &mut Rng) -> Option<Held> {
+    pub(crate) fn hold(&self, rng: &mut Rng) -> Option<Held> {
         let mut pool = self.pool.lock();
         for _ in 0..LOOKS {
             if pool.is_empty() {
@@ -156,7 +156,7 @@ impl Fleet {
     }
 
     /// Remembers the key of an ended instance, to be used again.
-    pub fn remember(&self, scope: Scope, key: String) {
+    pub(crate) fn remember(&self, scope: Scope, key: String) {
         let mut ended = self.ended.lock();
         if ended.len() < REMEMBERED_KEYS {
             ended.push((scope, key));
@@ -164,7 +164,7 @@ impl Fleet {
     }
 
     /// The key of an ended instance in this scope.
-    pub fn ended_key(&self, scope: Scope, rng: &mut Rng) -> Option<String> {
+    pub(crate) fn ended_key(&self, scope: Scope, rng: &mut Rng) -> Option<String> {
         let mut ended = self.ended.lock();
         if ended.is_empty() {
             return None;
@@ -176,7 +176,7 @@ impl Fleet {
     }
 
     /// Forgets closed members in the pool, so that it does not grow with the run.
-    pub fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         self.pool.lock().retain(|member| !member.is_closing());
     }
 }

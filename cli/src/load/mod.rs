@@ -1,8 +1,8 @@
 //! The load: launchers, workers and a definer at work on one tenant.
 
-pub mod board;
+pub(crate) mod board;
 mod definer;
-pub mod fleet;
+pub(crate) mod fleet;
 mod launcher;
 mod worker;
 
@@ -23,7 +23,7 @@ use crate::ledger::Resume;
 use crate::plan::{Plan, Way};
 use crate::workflow::Workflow;
 
-pub use self::definer::{body, definition_name, preload};
+pub(crate) use self::definer::{body, definition_name, preload};
 
 /// The queue of all steps.
 const QUEUE: &str = "tasks";
@@ -33,7 +33,7 @@ const ENOUGH_ERRORS: u32 = 50;
 const STUCK: Duration = Duration::from_secs(120);
 
 /// What all threads of the load share.
-pub struct Site {
+pub(crate) struct Site {
     /// What to do.
     pub plan: Plan,
     /// What to run.
@@ -62,7 +62,7 @@ pub struct Site {
 
 impl Site {
     /// Puts it together. Nothing runs yet.
-    pub fn new(
+    pub(crate) fn new(
         plan: Plan,
         workflows: Vec<Workflow>,
         tenant: Tenant,
@@ -93,12 +93,12 @@ impl Site {
     }
 
     /// Instances started so far.
-    pub fn started(&self) -> u64 {
+    pub(crate) fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
     }
 
     /// The run cannot go on.
-    pub fn fail(&self, failure: Failure) {
+    pub(crate) fn fail(&self, failure: Failure) {
         self.failure.lock().get_or_insert(failure);
     }
 
@@ -112,7 +112,7 @@ impl Site {
     }
 
     /// Why the run cannot go on, if it cannot.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         self.failure.lock().clone().map_or(Ok(()), Err)
     }
 
@@ -132,7 +132,7 @@ impl Site {
 }
 
 /// The threads of the load.
-pub struct Crew {
+pub(crate) struct Crew {
     site: Arc<Site>,
     launchers: Vec<JoinHandle<()>>,
     workers: Vec<JoinHandle<()>>,
@@ -140,7 +140,7 @@ pub struct Crew {
 
 impl Crew {
     /// Takes over what a killed process has left, then starts all threads.
-    pub fn start(site: &Arc<Site>, resume: &Resume) -> Result<Self> {
+    pub(crate) fn start(site: &Arc<Site>, resume: &Resume) -> Result<Self> {
         site.next_launch.store(resume.next_launch, Ordering::Relaxed);
         site.started.store(resume.started, Ordering::Relaxed);
         launcher::take_over(site, resume)?;
@@ -166,7 +166,7 @@ impl Crew {
     }
 
     /// Ends launching and defining; returns when the last call has been answered.
-    pub fn stop_launching(&mut self) -> Result<()> {
+    pub(crate) fn stop_launching(&mut self) -> Result<()> {
         self.site.no_launches.store(true, Ordering::Relaxed);
         for thread in self.launchers.drain(..) {
             join(thread)?;
@@ -177,7 +177,7 @@ impl Crew {
     }
 
     /// Works until every instance has ended, then ends the workers.
-    pub fn drain(mut self) -> Result<()> {
+    pub(crate) fn drain(mut self) -> Result<()> {
         let (mut steps, mut since) = (0, self.site.clock.now());
         while self.site.fleet.len() > 0 {
             self.site.check()?;
