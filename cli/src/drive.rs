@@ -8,7 +8,7 @@ use std::time::Duration;
 use cutover::{MigrationOptions, StoreSpec};
 use cutover_formats::Phase;
 
-use crate::entry::{Entry, Sink};
+use crate::entry::Entry;
 use crate::failure::{Failure, Result};
 use crate::load::Site;
 use crate::load::board::State;

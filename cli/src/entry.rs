@@ -18,9 +18,6 @@ pub(crate) enum Scope {
 }
 
 impl Scope {
-    /// Both.
-    pub(crate) const ALL: [Self; 2] = [Self::Swept, Self::Kept];
-
     /// Its name in the engine.
     pub(crate) const fn name(self) -> &'static str {
         match self {

@@ -189,16 +189,6 @@ impl Ledger {
         self.definitions
     }
 
-    /// Counts of launches so far.
-    pub(crate) fn launches(&self) -> Launches {
-        self.launches
-    }
-
-    /// Instances acknowledged and not known to have ended.
-    pub(crate) fn live(&self) -> u64 {
-        self.lives.iter().filter(|life| !self.has_ended(life)).count() as u64
-    }
-
     /// What the next process must know.
     pub(crate) fn resume(&self) -> Resume {
         let live = self.lives.iter().filter(|life| !self.has_ended(life));

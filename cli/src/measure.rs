@@ -145,29 +145,9 @@ impl Measure {
         }
     }
 
-    /// The phase of now and since when.
-    pub(crate) fn phase(&self) -> Option<(Phase, u64)> {
-        self.phases.last().copied()
-    }
-
     /// Time zero of the report.
     pub(crate) fn began(&self) -> u64 {
         self.began
-    }
-
-    /// Definitions copied so far.
-    pub(crate) fn copied(&self) -> u64 {
-        self.copied
-    }
-
-    /// When each phase was entered.
-    pub(crate) fn phases(&self) -> &[(Phase, u64)] {
-        &self.phases
-    }
-
-    /// The launches answered, roughly in order.
-    pub(crate) fn samples(&self) -> &[Sample] {
-        &self.samples
     }
 
     /// Works everything out.

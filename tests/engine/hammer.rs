@@ -101,7 +101,7 @@ fn to_stable(tenant: &Tenant) {
 /// One migration: forward, cancelled, or reversed once or twice, by turns.
 fn one_migration(tenant: &Tenant, round: usize, target: StoreSpec) {
     let migration = tenant.migration();
-    let options = MigrationOptions::default().hold_complete(round % 4 != 0);
+    let options = MigrationOptions::default().hold_complete(!round.is_multiple_of(4));
     migration.start(target, options).unwrap();
     match round % 4 {
         0 => {}

@@ -32,8 +32,6 @@ pub(crate) fn run(quick: bool) -> Result<(), String> {
         without_stores(&mut steps, &target)?;
         model(&mut steps, &target)?;
         miri(&mut steps, &target)?;
-        let fuzz = with(cargo(), &["check", "--manifest-path", "fuzz/Cargo.toml", "--bins"]);
-        steps.run("fuzz targets build", own_target(fuzz, &target, "fuzz"))?;
     }
     steps.summary();
     Ok(())
