@@ -4,6 +4,13 @@
 //! A file there never changes once a version has been released; see `FORMAT.md`. A missing one is written (without
 //! comments) by `CUTOVER_WRITE_FIXTURES=1 cargo test -p cutover-formats --test golden`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected is to panic"
+)]
+
 mod values;
 
 use std::collections::BTreeSet;
