@@ -97,7 +97,7 @@ fn what_is_not_the_format_is_told_apart() {
         (&whole.as_bytes()[..40], "is truncated: EOF while parsing"),
         (b"", "is truncated: EOF while parsing"),
         (b"{]", "is not JSON: "),
-        (b"{\"name\":\"\xFF\"}", "is not JSON: "),
+        (b"{\"schemaVersion\":\"1.5\",\"name\":\"\xFF\"}", "is not JSON: "),
         (br#"{"name":"w","schemaVersion":"1.5"}"#, "is not WfFormat 1.5: missing field `workflow`"),
         (br#"{"name":"w"}"#, "schemaVersion is missing"),
         (br#"{"name":"w","schemaVersion":"1.4","workflow":{}}"#, "schemaVersion is \"1.4\", and"),
@@ -112,8 +112,12 @@ fn what_is_not_the_format_is_told_apart() {
 
 #[test]
 fn nesting_that_would_overflow_the_stack_is_refused() {
-    let deep = format!("{{\"x\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
-    assert!(parse("w", deep.into_bytes()).is_err_and(|text| text.contains("recursion limit")));
+    for field in ["x", "workflow"] {
+        let (open, shut) = ("[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!("{{\"schemaVersion\":\"1.5\",\"name\":\"w\",\"{field}\":{open}1{shut}}}");
+        let refused = parse("w", deep.into_bytes());
+        assert!(refused.is_err_and(|text| text.starts_with("is not WfFormat 1.5: ")));
+    }
 }
 
 #[test]

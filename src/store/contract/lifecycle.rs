@@ -3,7 +3,7 @@
 use cutover_formats::Family;
 
 use super::{Checked, Outcome, Trial, doing, ensure, expect, noise, put, rows};
-use crate::ErrorKind;
+use crate::error::ErrorKind;
 use crate::store::{Batch, Write};
 
 pub(super) fn reopen(trial: &Trial<'_>) -> Checked<Outcome> {

@@ -128,7 +128,7 @@ impl Trial<'_> {
     }
 }
 
-fn doing<T>(doing: &str, result: crate::Result<T>) -> Checked<T> {
+fn doing<T>(doing: &str, result: crate::error::Result<T>) -> Checked<T> {
     result.map_err(|err| format!("{doing} failed: {err:?}"))
 }
 
