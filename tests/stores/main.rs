@@ -1,9 +1,18 @@
 //! The drivers, held against the contract of `Store`: in one process, and against kills, full files and strace.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers outside of the test functions fail as the tests do"
+)]
+
 mod child;
 mod contract;
 mod crash;
 mod damage;
+#[cfg(feature = "sled")]
+mod sled;
 #[cfg(all(target_os = "linux", any(feature = "rocksdb", feature = "sled")))]
 mod syncs;
 
@@ -47,4 +56,11 @@ fn count(store: &dyn Store, family: cutover_formats::Family) -> usize {
     };
     store.scan(family, b"", b"", &mut visit).unwrap();
     count
+}
+
+/// Waits until a database that was used without the driver is free: sled's threads hold its lock for a moment longer.
+#[cfg(feature = "sled")]
+fn wait_until_free(path: &std::path::Path) {
+    let file = std::fs::File::open(path.join("db")).unwrap();
+    file.lock().unwrap();
 }
