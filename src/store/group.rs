@@ -373,6 +373,49 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_takes_along_who_is_still_applying() {
+        let group = GroupSync::new();
+        // As after a slow sync, so that the leader is patient.
+        *group.state.lock().took(Level::Synced) = Duration::from_secs(600);
+        let arrived = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let apply = || {
+                    arrived.wait();
+                    while group.state.lock().gather == 0 {
+                        std::thread::yield_now();
+                    }
+                    Ok(())
+                };
+                group.commit(Write::Synced, apply, |_| Ok(())).unwrap();
+            });
+            arrived.wait();
+            group.commit(Write::Synced, || Ok(()), |_| Ok(())).unwrap();
+        });
+        assert_eq!(group.stats(), Stats { commits: 2, syncs: 1 });
+    }
+
+    #[test]
+    fn a_leader_does_not_wait_longer_than_a_sync_takes() {
+        let group = GroupSync::new();
+        let (arrived, led) = (Barrier::new(2), Barrier::new(2));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let apply = || {
+                    arrived.wait();
+                    led.wait();
+                    Ok(())
+                };
+                group.commit(Write::Synced, apply, |_| Ok(())).unwrap();
+            });
+            arrived.wait();
+            group.commit(Write::Synced, || Ok(()), |_| Ok(())).unwrap();
+            led.wait();
+        });
+        assert_eq!(group.stats(), Stats { commits: 2, syncs: 2 });
+    }
+
+    #[test]
     fn a_sync_covers_buffered_but_a_flush_does_not_cover_synced() {
         for (leader, follower, syncs) in
             [(Write::Synced, Write::Buffered, 2), (Write::Buffered, Write::Synced, 2)]

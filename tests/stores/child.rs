@@ -18,14 +18,23 @@ const VARIABLE: &str = "CUTOVER_STORES_CHILD";
 pub(crate) enum Task {
     /// Commits, `Synced`, one value of each of [`SIZES`].
     Sizes,
+    /// Commits, `Synced`, [`LONG_KEYS`] rows, a few at a time, whose keys are longer than the engine makes them.
+    LongKeys,
     /// Commits, `Buffered`, until it is killed; every third one `Relaxed` and not acknowledged.
     UntilKilled,
     /// Commits, `Synced`, until the store fails, and shows that it refuses everything then.
     UntilFull,
 }
 
-const TASKS: [(&str, Task); 3] =
-    [("sizes", Task::Sizes), ("until-killed", Task::UntilKilled), ("until-full", Task::UntilFull)];
+const TASKS: [(&str, Task); 4] = [
+    ("sizes", Task::Sizes),
+    ("long-keys", Task::LongKeys),
+    ("until-killed", Task::UntilKilled),
+    ("until-full", Task::UntilFull),
+];
+
+pub(crate) const LONG_KEYS: usize = 2000;
+pub(crate) const LONG_KEYS_AT_ONCE: usize = 50;
 
 /// What is traced.
 pub(crate) const SIZES: [usize; 8] = [100, 16_000, 200_000, 3_000_000, 100, 200_000, 16_000, 3_000_000];
@@ -34,6 +43,13 @@ pub(crate) const SIZES: [usize; 8] = [100, 16_000, 200_000, 3_000_000, 100, 200_
 pub(crate) fn value(number: u64) -> Vec<u8> {
     let len = if number % 10 == 9 { 20_000 } else { 100 };
     number.to_be_bytes().into_iter().cycle().take(len).collect()
+}
+
+/// A key that differs from the others only at its end: what leads to it cannot be cut short.
+pub(crate) fn long_key(len: usize, number: u64) -> Vec<u8> {
+    let mut key = vec![b'k'; len - 8];
+    key.extend_from_slice(&number.to_be_bytes());
+    key
 }
 
 fn commit(store: &dyn Store, number: u64, value: &[u8], write: Write) -> cutover::Result<()> {
@@ -109,6 +125,17 @@ fn child() {
             for (number, size) in SIZES.into_iter().enumerate() {
                 commit(&*store, number as u64, &vec![number as u8; size], Write::Synced).unwrap();
                 ack(number);
+            }
+        }
+        Task::LongKeys => {
+            let numbers: Vec<_> = (0..LONG_KEYS as u64).collect();
+            for numbers in numbers.chunks(LONG_KEYS_AT_ONCE) {
+                let mut batch = Batch::new();
+                for number in numbers {
+                    batch.put(Family::Keys, &long_key(8192, *number), b"");
+                }
+                store.commit(&batch, Write::Synced).unwrap();
+                ack(numbers[0]);
             }
         }
         Task::UntilKilled => {

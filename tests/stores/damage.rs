@@ -102,6 +102,8 @@ mod rocksdb {
 mod sled {
     use cutover::store::sled::SledDriver;
 
+    use crate::wait_until_free;
+
     use super::*;
 
     fn snapshot(path: &Path) -> std::path::PathBuf {
@@ -148,11 +150,13 @@ mod sled {
     fn another_programs_database_is_refused() {
         let (first, second) = (dir(), dir());
         ::sled::open(first.path()).unwrap().insert("a", "b").unwrap();
+        wait_until_free(first.path());
         // Its segments have another size.
         assert_eq!(refusal(&SledDriver::default(), first.path()), ErrorKind::Foreign);
         let same = ::sled::Config::new().path(second.path()).segment_size(2 << 20);
         same.open().unwrap().insert("a", "b").unwrap();
         drop(same);
+        wait_until_free(second.path());
         assert_eq!(refusal(&SledDriver::default(), second.path()), ErrorKind::Foreign);
     }
 

@@ -11,6 +11,8 @@ mod child;
 mod contract;
 mod crash;
 mod damage;
+#[cfg(feature = "sled")]
+mod sled;
 #[cfg(all(target_os = "linux", any(feature = "rocksdb", feature = "sled")))]
 mod syncs;
 
@@ -54,4 +56,11 @@ fn count(store: &dyn Store, family: cutover_formats::Family) -> usize {
     };
     store.scan(family, b"", b"", &mut visit).unwrap();
     count
+}
+
+/// Waits until a database that was used without the driver is free: sled's threads hold its lock for a moment longer.
+#[cfg(feature = "sled")]
+fn wait_until_free(path: &std::path::Path) {
+    let file = std::fs::File::open(path.join("db")).unwrap();
+    file.lock().unwrap();
 }

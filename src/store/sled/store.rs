@@ -102,10 +102,11 @@ impl SledStore {
         shielded("apply a batch", || self.db.apply_batch(rows))
     }
 
-    /// A commit that would leave too much unflushed becomes a flush.
-    fn at_least(&self, write: Write) -> Write {
-        let behind = self.unflushed.commits.load(Ordering::Relaxed) >= self.options.unflushed_commits
-            || self.unflushed.bytes.load(Ordering::Relaxed) >= self.options.unflushed_bytes;
+    /// A commit of so many bytes that would leave too much unflushed becomes a flush.
+    fn at_least(&self, write: Write, bytes: usize) -> Write {
+        let commits = self.unflushed.commits.load(Ordering::Relaxed).saturating_add(1);
+        let bytes = self.unflushed.bytes.load(Ordering::Relaxed).saturating_add(bytes);
+        let behind = commits >= self.options.unflushed_commits || bytes >= self.options.unflushed_bytes;
         if behind { write.max(Write::Buffered) } else { write }
     }
 
@@ -194,7 +195,11 @@ impl Store for SledStore {
     }
 
     fn commit(&self, batch: &Batch, write: Write) -> Result<()> {
-        self.group.commit(self.at_least(write), || self.apply(batch), |level| self.make_durable(level))
+        self.group.commit(
+            self.at_least(write, batch.size()),
+            || self.apply(batch),
+            |level| self.make_durable(level),
+        )
     }
 
     fn remove_range(&self, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
@@ -205,7 +210,7 @@ impl Store for SledStore {
                 more = self.remove_some(family, range.clone())?;
                 Ok(())
             };
-            self.group.commit(self.at_least(Write::Relaxed), apply, |level| self.make_durable(level))?;
+            self.group.commit(self.at_least(Write::Relaxed, 0), apply, |level| self.make_durable(level))?;
         }
         Ok(())
     }
