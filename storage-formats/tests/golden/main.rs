@@ -4,6 +4,8 @@
 //! A file there never changes once a version has been released; see `FORMAT.md`. A missing one is written (without
 //! comments) by `CUTOVER_WRITE_FIXTURES=1 cargo test -p cutover-formats --test golden`.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 mod values;
 
 use std::collections::BTreeSet;
