@@ -35,7 +35,7 @@ const LIES: [u64; 6] = [1 << 12, 1 << 20, 1 << 24, 1 << 40, i64::MAX as u64, u64
 /// A body of zeros except for one length.
 fn body(len: usize, at: usize, lie: u64) -> Vec<u8> {
     let mut body = vec![0; len];
-    body[at..at + 8].copy_from_slice(&lie.to_le_bytes());
+    body.splice(at..at + 8, lie.to_le_bytes());
     body
 }
 

@@ -1,6 +1,6 @@
 //! Many random rows held against the contract of a layout, and layouts that break it in one place each.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test")]
+#![expect(clippy::expect_used, reason = "a test")]
 
 #[expect(unreachable_pub, reason = "shared with other tests and with the fuzz targets")]
 mod common;
