@@ -4,8 +4,9 @@
 //! engine's metadata stands alone in a file, so its frame has a magic number and a counter too. All numbers are little
 //! endian. `FORMAT.md` has the byte tables.
 //!
-//! The body is bincode in its legacy configuration: fixed-width integers, lengths as `u64`. Whatever it decodes is
-//! bounded by [`limits::MAX_RECORD`] and by sixteen times the bytes at hand, whichever is less.
+//! The body is bincode in its legacy configuration: fixed-width integers, lengths as `u64`. What a length makes a reader
+//! set aside is bounded by [`limits::MAX_RECORD`] and by sixteen times the bytes at hand (at least 4 KiB), whichever is
+//! less; for a list whose elements are not bytes, by the mebibyte that serde never exceeds before it has read them.
 
 use bincode::config;
 use serde::Serialize;

@@ -219,6 +219,23 @@ impl Prefix<'_> {
             Self::Gaps | Self::Replaces | Self::CopyPositions => Family::Notes,
         }
     }
+
+    /// Whether the row is one of those described.
+    #[must_use]
+    pub fn holds(&self, row: &RowId<'_>) -> bool {
+        match (self, row) {
+            (Self::All(family), row) => *family == row.family(),
+            (Self::Heads, RowId::Instance { .. })
+            | (Self::Gaps, RowId::Note(NoteId::Gap { .. }))
+            | (Self::Replaces, RowId::Note(NoteId::Replace { .. }))
+            | (Self::CopyPositions, RowId::Note(NoteId::CopyPosition { .. })) => true,
+            (Self::StepsOf(id), RowId::Step { instance, .. }) => id == instance,
+            (Self::Queue(name), RowId::Ready { queue, .. }) => name == queue,
+            (Self::Versions(wanted), RowId::Definition { name, .. }) => wanted == name,
+            (Self::Scope(wanted), RowId::Key { scope, .. }) => wanted == scope,
+            _ => false,
+        }
+    }
 }
 
 const HEAD: u8 = 0;

@@ -101,8 +101,8 @@ impl Layout for V1 {
     }
 }
 
-/// Holds a layout against its contract for these rows: each comes back whole, keys sort as rows do, and two
-/// tenants do not mix.
+/// Holds a layout against its contract for these rows: each comes back whole, keys sort as rows do, two tenants do not
+/// mix, and each prefix that has one of the rows starts the keys of exactly those that it describes.
 ///
 /// # Errors
 /// A sentence that names the first row that breaks it.
@@ -129,7 +129,29 @@ pub fn check(layout: &dyn Layout, rows: &[(RowId<'_>, Record)]) -> Result<(), St
             if key >= encode(TenantId(8), other) {
                 return Err(format!("{id:?} of tenant 7 sorts behind {other:?} of tenant 8"));
             }
+            for prefix in prefixes_of(id) {
+                let mut start = Vec::new();
+                layout.prefix(TenantId(7), &prefix, &mut start);
+                if prefix.holds(other) != encode(TenantId(7), other).starts_with(&start) {
+                    return Err(format!("the prefix {prefix:?} is wrong about {other:?}"));
+                }
+            }
         }
     }
     Ok(())
+}
+
+/// Every prefix that has this row, and those that others of its family could be mistaken for.
+fn prefixes_of<'a>(id: &'a RowId<'_>) -> Vec<Prefix<'a>> {
+    let mut prefixes = vec![Prefix::All(id.family())];
+    match id {
+        RowId::Definition { name, .. } => prefixes.push(Prefix::Versions(name)),
+        RowId::Key { scope, .. } => prefixes.push(Prefix::Scope(scope)),
+        RowId::Instance { .. } | RowId::Input { .. } | RowId::Output { .. } => prefixes.push(Prefix::Heads),
+        RowId::Step { instance, .. } => prefixes.push(Prefix::StepsOf(*instance)),
+        RowId::Ready { queue, .. } => prefixes.push(Prefix::Queue(queue)),
+        RowId::Note(_) => prefixes.extend([Prefix::Gaps, Prefix::Replaces, Prefix::CopyPositions]),
+        RowId::Request { .. } | RowId::Expiry { .. } => {}
+    }
+    prefixes
 }

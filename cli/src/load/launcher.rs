@@ -17,7 +17,7 @@ use crate::plan::{TAIL, micros};
 /// One fresh launch in so many uses the key of an ended instance again.
 const REUSE_ONE_IN: usize = 10;
 /// Open tasks from which on a closed loop slows down, once a phase has had its dwell.
-const BACKLOG: u64 = 20_000;
+const BACKLOG: u64 = 5_000;
 /// Launches per second of all launchers together while it is slow.
 const SLOW_PACE: f64 = 25.0;
 /// Live instances at which launchers stop, so that memory is bounded whatever the rate.
