@@ -353,3 +353,6 @@ fn start_threads(open: &Open) -> Result<()> {
         core.collect().map(|next| next.max(Duration::from_millis(1)))
     })
 }
+
+#[cfg(test)]
+mod tests;
