@@ -12,6 +12,7 @@ mod hammer;
 mod instances;
 mod launching;
 mod migrating;
+mod refusals;
 mod restarting;
 mod steps;
 mod tenants;
