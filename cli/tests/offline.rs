@@ -488,6 +488,23 @@ fn a_store_that_is_missing_or_broken_does_not_hide_the_others() {
 }
 
 #[test]
+fn a_store_that_is_opened_to_be_read_refuses_writes_and_one_that_is_not_there_is_not_made() {
+    let data = closed("rocksdb");
+    let (stores, driver) = (data.path().join("stores"), RocksDbDriver::default());
+    unchanged(&data.path(), || {
+        let store = driver.open_read_only(&stores.join("rocksdb")).unwrap().unwrap();
+        let mut batch = Batch::new();
+        batch.put(Family::Notes, b"k", b"v");
+        assert_eq!(store.commit(&batch, Write::Relaxed).unwrap_err().kind(), ErrorKind::Unavailable);
+        let everything = store.remove_range(Family::Definitions, b"", b"");
+        assert_eq!(everything.unwrap_err().kind(), ErrorKind::Unavailable);
+        drop(store);
+        assert!(driver.open_read_only(&stores.join("nowhere")).is_err());
+        assert!(SledDriver::default().open_read_only(&stores.join("nowhere")).unwrap().is_none());
+    });
+}
+
+#[test]
 fn whoever_stops_reading_is_no_error() {
     let data = closed("rocksdb");
     let mut command = Command::new(env!("CARGO_BIN_EXE_cutover"));
