@@ -9,6 +9,7 @@ mod gc;
 mod locks;
 mod meta;
 pub mod migration;
+pub mod offline;
 mod shared;
 pub mod status;
 pub mod store;

@@ -21,7 +21,7 @@ const LAYERS: [&[&str]; 9] = [
     &["shared"],
     &["tenant", "threads"],
     &["migration", "gc"],
-    &["engine"],
+    &["engine", "offline"],
 ];
 
 /// Crates that only some files may name: the crate, and how the names of these files start.

@@ -18,6 +18,8 @@ use crate::failure::{Failure, Result};
 const SCHEMA: &str = "1.5";
 /// Tasks of a cycle that its sentence names.
 const NAMED_IN_CYCLE: usize = 8;
+/// Characters of a text from a file that a sentence shows.
+const SHOWN: usize = 80;
 
 /// A workflow that can run to completion.
 #[derive(Debug, Clone, PartialEq)]
@@ -80,7 +82,16 @@ pub(crate) fn read_dir(dir: &Path, skip_bad: bool) -> Result<Collection> {
     paths.sort();
     let mut found = Collection::default();
     for path in paths {
-        match read_file(&path) {
+        // `a.json` and `a.JSON` are two files and would be one definition.
+        let read = read_file(&path).and_then(|workflow| {
+            match found.workflows.iter().any(|other| other.name == workflow.name) {
+                true => {
+                    Err(format!("{}: another file gives the name {}", path.display(), shown(&workflow.name)))
+                }
+                false => Ok(workflow),
+            }
+        });
+        match read {
             Ok(workflow) => found.workflows.push(workflow),
             Err(text) if skip_bad => found.skipped.push(text),
             Err(text) => return Err(Failure::bad_input(text)),
@@ -100,6 +111,11 @@ fn read_file(path: &PathBuf) -> Result<Workflow, String> {
     let file = path.display();
     let name = path.file_stem().and_then(|stem| stem.to_str());
     let name = name.ok_or_else(|| format!("{file}: the name of the file is not UTF-8"))?;
+    let about = std::fs::metadata(path).map_err(|err| format!("{file}: cannot be read: {err}"))?;
+    if !about.is_file() {
+        // Opening a pipe would wait for whoever writes to it.
+        return Err(format!("{file}: is not a file"));
+    }
     // One byte more than is allowed tells a file that is too large without reading it all.
     let mut body = Vec::new();
     let read = File::open(path).and_then(|f| f.take(MAX_DEFINITION as u64 + 1).read_to_end(&mut body));
@@ -121,6 +137,9 @@ pub(crate) fn parse(name: &str, body: Vec<u8>) -> Result<Workflow, String> {
     match head.schema_version {
         Some(serde_json::Value::String(version)) if version == SCHEMA => {}
         Some(version) => {
+            let version = version
+                .as_str()
+                .map_or_else(|| cut(&version.to_string()), |text| format!("\"{}\"", cut(text)));
             return Err(format!("schemaVersion is {version}, and this program reads \"{SCHEMA}\""));
         }
         None => return Err("schemaVersion is missing: this is no WfFormat".to_owned()),
@@ -141,9 +160,29 @@ fn malformed(err: serde_json::Error) -> String {
     use serde_json::error::Category;
     match err.classify() {
         Category::Eof => format!("is truncated: {err}"),
-        Category::Data => format!("is not WfFormat {SCHEMA}: {err}"),
+        Category::Data => format!("is not WfFormat {SCHEMA}: {}", place_kept(&err)),
         Category::Io | Category::Syntax => format!("is not JSON: {err}"),
     }
+}
+
+/// The sentence of an error that may quote a value of any length, cut in front of where in the file that is.
+fn place_kept(err: &serde_json::Error) -> String {
+    let (text, place) = (err.to_string(), format!(" at line {} column {}", err.line(), err.column()));
+    match text.strip_suffix(&place) {
+        Some(what) => format!("{}{place}", what.chars().take(2 * SHOWN).collect::<String>()),
+        None => text.chars().take(2 * SHOWN).collect(),
+    }
+}
+
+/// A name from a file as a sentence shows it: on one line, cut, and without what a terminal would act on.
+fn shown(name: &str) -> String {
+    format!("`{}`", cut(name))
+}
+
+fn cut(text: &str) -> String {
+    let start: String = text.chars().take(SHOWN).collect();
+    let more = if start.len() < text.len() { "..." } else { "" };
+    format!("{}{more}", start.escape_debug())
 }
 
 fn check_name(field: &str, name: &str) -> Result<(), String> {
@@ -164,8 +203,8 @@ fn check_widths(workflow: &Workflow) -> Result<(), String> {
     }
     match workflow.tasks.iter().find(|task| task.children.len() > limit) {
         Some(task) => Err(format!(
-            "the task `{}` has {} children, and at most {limit} may start at once",
-            task.id,
+            "the task {} has {} children, and at most {limit} may start at once",
+            shown(&task.id),
             task.children.len()
         )),
         None => Ok(()),
@@ -240,10 +279,10 @@ impl Graph {
         for (at, task) in tasks.iter().enumerate() {
             check_name(&format!("the id of task number {}", at + 1), &task.id)?;
             if let Some(name) = &task.name {
-                check_name(&format!("the name of the task `{}`", task.id), name)?;
+                check_name(&format!("the name of the task {}", shown(&task.id)), name)?;
             }
             if index.insert(&task.id, at).is_some() {
-                return Err(format!("the task id `{}` is used twice", task.id));
+                return Err(format!("the task id {} is used twice", shown(&task.id)));
             }
         }
         if tasks.is_empty() {
@@ -254,7 +293,8 @@ impl Graph {
             for (kind, named) in [("parent", &task.parents), ("child", &task.children)] {
                 for other in named.iter().flatten() {
                     let other_at = index.get(other.as_str()).ok_or_else(|| {
-                        format!("the task `{}` names the {kind} `{other}`, which does not exist", task.id)
+                        let (task, other) = (shown(&task.id), shown(other));
+                        format!("the task {task} names the {kind} {other}, which does not exist")
                     })?;
                     edges.push(if kind == "parent" { (*other_at, at) } else { (at, *other_at) });
                 }
@@ -315,7 +355,7 @@ impl Graph {
         let mut cycle: Vec<usize> = path.into_iter().skip_while(|place| *place != at).collect();
         cycle.push(at);
         cycle.reverse();
-        let name = |at: &usize| self.ids.get(*at).map_or_else(String::new, |id| format!("`{id}`"));
+        let name = |at: &usize| self.ids.get(*at).map_or_else(String::new, |id| shown(id));
         if cycle.len() > NAMED_IN_CYCLE + 1 {
             let shown: Vec<String> = cycle.iter().take(NAMED_IN_CYCLE).map(name).collect();
             return format!(

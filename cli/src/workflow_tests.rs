@@ -110,6 +110,53 @@ fn what_is_not_the_format_is_told_apart() {
     assert_eq!(parse("w", empty.to_vec()), Err("name is empty".to_owned()));
 }
 
+/// What a file says ends up on a terminal.
+#[test]
+fn sentences_stay_on_one_line_and_short_whatever_the_file_says() {
+    let long = "x".repeat(100_000);
+    let escape = r#"{"id":"a\n\u001b[2J","parents":["b"]}"#;
+    assert_eq!(refused(escape), r"the task `a\n\u{1b}[2J` names the parent `b`, which does not exist");
+    let parent = refused(&format!(r#"{{"id":"a","parents":["{long}"]}}"#));
+    assert_eq!(
+        parent,
+        format!("the task `a` names the parent `{}...`, which does not exist", "x".repeat(80))
+    );
+    for text in [
+        format!(r#"{{"name":"w","schemaVersion":"{long}","workflow":{{}}}}"#),
+        format!(r#"{{"name":"w","schemaVersion":["{long}"],"workflow":{{}}}}"#),
+        format!(r#"{{"name":"w","schemaVersion":"1.5","workflow":"{long}"}}"#),
+    ] {
+        let said = parse("w", text.into_bytes()).expect_err("must be refused");
+        assert!(said.len() < 300 && said.lines().count() == 1, "{said}");
+    }
+    let data = parse("w", format!(r#"{{"schemaVersion":"1.5","workflow":"{long}"}}"#).into_bytes());
+    assert!(data.is_err_and(|said| said.contains(" at line 1 column ")), "and it says where");
+}
+
+#[test]
+fn a_name_with_any_characters_is_a_name() {
+    let workflow = read(r#"{"id":"../a\u0000/ü"},{"id":"b","parents":["../a\u0000/ü"]}"#).unwrap();
+    assert_eq!(ids(&workflow), ["../a\0/ü", "b"]);
+}
+
+#[test]
+fn two_files_of_one_name_and_what_is_no_file_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.json"), document(r#"{"id":"a"}"#)).unwrap();
+    std::fs::write(dir.path().join("a.JSON"), document(r#"{"id":"b"}"#)).unwrap();
+    let said = read_dir(dir.path(), false).expect_err("two definitions of one name").text;
+    assert!(said.ends_with("a.json: another file gives the name `a`"), "{said}");
+    let found = read_dir(dir.path(), true).unwrap();
+    assert_eq!((found.workflows.len(), found.skipped.len()), (1, 1));
+    let socket = dir.path().join("b.json");
+    let _listening = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let found = read_dir(dir.path(), true).unwrap();
+    assert!(found.skipped[1].ends_with("b.json: is not a file"), "{:?}", found.skipped);
+    std::os::unix::fs::symlink("nowhere", dir.path().join("c.json")).unwrap();
+    let found = read_dir(dir.path(), true).unwrap();
+    assert!(found.skipped[2].contains("c.json: cannot be read: "), "{:?}", found.skipped);
+}
+
 #[test]
 fn nesting_that_would_overflow_the_stack_is_refused() {
     for field in ["x", "workflow"] {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Format version of the directory as a whole.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u64 = 1;
 const MARKER: &str = "CUTOVER";
 const LOCK: &str = "LOCK";
 
@@ -33,6 +33,20 @@ impl DataDir {
         Ok(Self { path: path.to_path_buf(), lock: Mutex::new(Some(lock)) })
     }
 
+    /// Holds a directory that no engine has open, to look at it: nothing is made, finished or changed. Several may look at
+    /// once.
+    pub(crate) fn look(path: &Path) -> Result<Self> {
+        let shown = path.display();
+        if !path.exists() {
+            return Err(Error::new(ErrorKind::NotFound, format!("there is no directory {shown}")));
+        }
+        if !recognise(path)? {
+            let message = format!("{shown} is not a cutover data directory: it has no {MARKER} file");
+            return Err(Error::new(ErrorKind::Foreign, message));
+        }
+        Ok(Self { path: path.to_path_buf(), lock: Mutex::new(share(path)?) })
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -51,15 +65,19 @@ impl DataDir {
 /// else is an error.
 fn recognise(path: &Path) -> Result<bool> {
     let shown = path.display();
-    let text = match fs::read_to_string(path.join(MARKER)) {
-        Ok(text) => text,
+    if !path.is_dir() {
+        return Err(Error::new(ErrorKind::Foreign, format!("{shown} is not a directory")));
+    }
+    let text = match fs::read(path.join(MARKER)) {
+        // What is not text does not say what it should either.
+        Ok(text) => String::from_utf8(text).unwrap_or_default(),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
             return only_our_beginnings(path).map(|()| false);
         }
         Err(err) => return Err(Error::io(format!("reading {shown}/{MARKER}"), err)),
     };
     let version = text.trim().strip_prefix("cutover data directory, version ");
-    match version.and_then(|number| number.parse::<u32>().ok()) {
+    match version.and_then(|number| number.parse::<u64>().ok()) {
         Some(VERSION) => Ok(true),
         Some(newer) if newer > VERSION => Err(Error::new(
             ErrorKind::Foreign,
@@ -114,11 +132,29 @@ fn lock(path: &Path) -> Result<File> {
         .map_err(|err| Error::io(format!("opening {}", file.display()), err))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::new(ErrorKind::Locked, format!("another engine has {} open", path.display())))
-        }
+        Err(TryLockError::WouldBlock) => Err(in_use(path)),
         Err(TryLockError::Error(err)) => Err(Error::io(format!("locking {}", file.display()), err)),
     }
+}
+
+/// Keeps engines out, but nobody who only looks. An engine makes the file before it is whole, so where there is none (in
+/// a copy that left it out) there is no engine either.
+fn share(path: &Path) -> Result<Option<File>> {
+    let file = path.join(LOCK);
+    let lock = match File::open(&file) {
+        Ok(lock) => lock,
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(err) => return Err(Error::io(format!("opening {}", file.display()), err)),
+    };
+    match lock.try_lock_shared() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(in_use(path)),
+        Err(TryLockError::Error(err)) => Err(Error::io(format!("locking {}", file.display()), err)),
+    }
+}
+
+fn in_use(path: &Path) -> Error {
+    Error::new(ErrorKind::Locked, format!("another engine has {} open", path.display()))
 }
 
 /// Replaces the file: write beside it, sync, rename, sync the directory. When it returns the new contents survive power loss; a

@@ -37,6 +37,11 @@ impl Journal {
         Ok(journal)
     }
 
+    /// The journal at this path as it is, to be read.
+    pub(crate) fn look(path: &Path) -> Self {
+        Self { path: path.to_path_buf() }
+    }
+
     /// Adds a line and makes it durable.
     pub(crate) fn append(&self, line: &JournalLine) -> Result<()> {
         let text = json!({

@@ -29,10 +29,20 @@ pub(crate) struct Slots<T> {
 impl<T: Serialize + DeserializeOwned> Slots<T> {
     /// Slots `<stem>.a` and `<stem>.b` in `dir`, and what they hold: `None` if neither exists.
     pub(crate) fn open(dir: &Path, stem: &str, kind: RecordType) -> Result<(Self, Option<T>)> {
-        let paths = [dir.join(format!("{stem}.a")), dir.join(format!("{stem}.b"))];
-        let mut slots = Self { paths, kind, counter: 0, doubtful: false, record: PhantomData };
+        let mut slots = Self::of(dir, stem, kind);
         let record = slots.read_back()?;
         Ok((slots, record))
+    }
+
+    /// What the slots of `<stem>` hold, for whoever only looks: nothing is mended.
+    pub(crate) fn look(dir: &Path, stem: &str, kind: RecordType) -> Result<Option<T>> {
+        let slots = Self::of(dir, stem, kind);
+        Ok(slots.latest()?.map(|latest| latest.record))
+    }
+
+    fn of(dir: &Path, stem: &str, kind: RecordType) -> Self {
+        let paths = [dir.join(format!("{stem}.a")), dir.join(format!("{stem}.b"))];
+        Self { paths, kind, counter: 0, doubtful: false, record: PhantomData }
     }
 
     /// Makes `record` durable in both slots. Returns what had been found there, if an earlier write had failed and
@@ -83,29 +93,42 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
 
     /// Reads both, takes the later one and makes sure that both hold it.
     fn read_back(&mut self) -> Result<Option<T>> {
+        let Some(latest) = self.latest()? else { return Ok(None) };
+        if !latest.in_both {
+            for path in self.in_turn(latest.counter + 1) {
+                write_durably(path, &latest.bytes)?;
+            }
+        }
+        self.counter = latest.counter;
+        Ok(Some(latest.record))
+    }
+
+    /// Reads both and takes the later one. A slot of a newer version is not one that damage has made: its checksum is right. What
+    /// it holds may be later than the other, so the other does not stand in for it.
+    fn latest(&self) -> Result<Option<Latest<T>>> {
         let [a, b] = [self.read(&self.paths[0])?, self.read(&self.paths[1])?];
-        let both = matches!((&a, &b), (Slot::Good(one, ..), Slot::Good(other, ..)) if one == other);
+        let in_both = matches!((&a, &b), (Slot::Good(one, ..), Slot::Good(other, ..)) if one == other);
         let (counter, record, bytes) = match (a, b) {
             (Slot::Missing, Slot::Missing) => return Ok(None),
+            (Slot::Bad(err @ FormatError::Newer { .. }), _) => return Err(self.unreadable(0, err)),
+            (_, Slot::Bad(err @ FormatError::Newer { .. })) => return Err(self.unreadable(1, err)),
             (Slot::Good(one, record, bytes), Slot::Good(other, ..)) if one >= other => (one, record, bytes),
             (_, Slot::Good(counter, record, bytes)) | (Slot::Good(counter, record, bytes), _) => {
                 (counter, record, bytes)
             }
-            (Slot::Bad(err), _) | (_, Slot::Bad(err)) => {
-                let kind = match err {
-                    FormatError::Newer { .. } => ErrorKind::Foreign,
-                    _ => ErrorKind::Corrupt,
-                };
-                return Err(Error::with_source(kind, format!("{}", self.paths[0].display()), err));
-            }
+            (Slot::Bad(err), _) => return Err(self.unreadable(0, err)),
+            (_, Slot::Bad(err)) => return Err(self.unreadable(1, err)),
         };
-        if !both {
-            for path in self.in_turn(counter + 1) {
-                write_durably(path, &bytes)?;
-            }
-        }
-        self.counter = counter;
-        Ok(Some(record))
+        Ok(Some(Latest { counter, record, bytes, in_both }))
+    }
+
+    fn unreadable(&self, slot: usize, err: FormatError) -> Error {
+        let kind = match err {
+            FormatError::Newer { .. } => ErrorKind::Foreign,
+            _ => ErrorKind::Corrupt,
+        };
+        let path = self.paths.get(slot).map(|path| path.display().to_string()).unwrap_or_default();
+        Error::with_source(kind, path, err)
     }
 
     fn read(&self, path: &Path) -> Result<Slot<T>> {
@@ -118,6 +141,14 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
             Err(err) => Err(Error::io(format!("reading {}", path.display()), err)),
         }
     }
+}
+
+/// The later of two slots.
+struct Latest<T> {
+    counter: u64,
+    record: T,
+    bytes: Vec<u8>,
+    in_both: bool,
 }
 
 enum Slot<T> {
@@ -201,6 +232,46 @@ mod tests {
             fs::write(dir.path().join(name), b"nonsense").unwrap();
         }
         assert_eq!(open(dir.path()).err().map(|err| err.kind()), Some(ErrorKind::Corrupt));
+    }
+
+    #[test]
+    fn a_slot_of_a_newer_version_is_not_overwritten_from_the_other() {
+        for newer in ["engine.a", "engine.b"] {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut slots, _) = open(dir.path()).unwrap();
+            slots.write(&record(1)).unwrap();
+            let path = dir.path().join(newer);
+            let mut bytes = fs::read(&path).unwrap();
+            // The frame: magic 8, type, version, two zeros, counter 8, length 4, then the checksum of these and the body.
+            bytes[9] = 2;
+            let crc = crc32c(&[&bytes[..24], &bytes[28..]].concat());
+            bytes[24..28].copy_from_slice(&crc.to_le_bytes());
+            fs::write(&path, &bytes).unwrap();
+            let err = open(dir.path()).err().unwrap();
+            assert_eq!(err.kind(), ErrorKind::Foreign);
+            assert!(err.to_string().contains(newer) && err.to_string().contains("format version 2"), "{err}");
+            assert_eq!(fs::read(&path).unwrap(), bytes, "unchanged");
+        }
+    }
+
+    /// CRC32C bit by bit: of a few bytes, in a test.
+    fn crc32c(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0_u32, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                (crc >> 1) ^ (0x82F6_3B78 & 0_u32.wrapping_sub(crc & 1))
+            })
+        })
+    }
+
+    #[test]
+    fn who_only_looks_mends_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut slots, _) = open(dir.path()).unwrap();
+        slots.write(&record(1)).unwrap();
+        fs::write(dir.path().join("engine.a"), b"nonsense").unwrap();
+        assert_eq!(Engine::look(dir.path(), "engine", RecordType::Engine).unwrap(), Some(record(1)));
+        assert_eq!(fs::read(dir.path().join("engine.a")).unwrap(), b"nonsense");
+        assert_eq!(Engine::look(dir.path(), "catalog", RecordType::Engine).unwrap(), None);
     }
 
     #[test]

@@ -347,9 +347,10 @@ impl Migration {
         tenant.shared.check()?;
         let mut control = tenant.control.lock();
         if control.record().migration.is_none() {
+            let legal = phase::legal_in_words(control.record().status.phase);
             return Err(Error::new(
                 ErrorKind::IllegalMove,
-                "the tenant is stable: there is no migration to steer",
+                format!("the tenant is stable: there is no migration to steer; legal now: {legal}"),
             ));
         }
         transition::persist(tenant, &mut control, "operator", why, |record| {
@@ -364,9 +365,9 @@ impl Migration {
 
 fn in_the_way(control: &Control, wanted: Move, what: &str) -> Error {
     let phase = control.record().status.phase;
-    let legal: Vec<&str> = phase::legal(phase).into_iter().map(Move::name).collect();
+    let legal = phase::legal_in_words(phase);
     Error::new(
         ErrorKind::IllegalMove,
-        format!("cannot {wanted} yet, in phase {phase}: {what}; legal now: {}", legal.join(", ")),
+        format!("cannot {wanted} yet, in phase {phase}: {what}; legal now: {legal}"),
     )
 }

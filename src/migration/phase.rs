@@ -57,8 +57,8 @@ pub struct Illegal {
 
 impl fmt::Display for Illegal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let legal: Vec<&str> = legal(self.phase).into_iter().map(Move::name).collect();
-        write!(f, "{} is not legal in phase {}; legal now: {}", self.tried, self.phase, legal.join(", "))
+        let legal = legal_in_words(self.phase);
+        write!(f, "{} is not legal in phase {}; legal now: {legal}", self.tried, self.phase)
     }
 }
 
@@ -84,6 +84,12 @@ pub const fn next(phase: Phase, tried: Move) -> Result<Phase, Illegal> {
 #[must_use]
 pub fn legal(phase: Phase) -> Vec<Move> {
     Move::ALL.into_iter().filter(|tried| *tried != Move::Designate && next(phase, *tried).is_ok()).collect()
+}
+
+/// The same for a sentence.
+pub(crate) fn legal_in_words(phase: Phase) -> String {
+    let legal: Vec<&str> = legal(phase).into_iter().map(Move::name).collect();
+    if legal.is_empty() { "nothing, the engine goes on by itself".to_owned() } else { legal.join(", ") }
 }
 
 /// Who is primary and which store takes launches: (primary, initial, target).

@@ -52,6 +52,16 @@ pub trait Driver: Send + Sync + 'static {
     /// error too.
     fn open(&self, path: &Path) -> Result<Arc<dyn Store>>;
 
+    /// Opens the store in `path` to read it, without changing a byte there; it refuses writes. `None`, unless a driver says
+    /// otherwise, if it cannot: whoever wants to leave the store as it is reads a copy.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); also if nothing is there.
+    fn open_read_only(&self, path: &Path) -> Result<Option<Arc<dyn Store>>> {
+        let _ = path;
+        Ok(None)
+    }
+
     /// Removes the store in `path` with everything in it. Nobody has it open. Missing already is success.
     ///
     /// # Errors

@@ -75,6 +75,20 @@ impl RocksDbDriver {
         Self { options, cache }
     }
 
+    fn store(&self, db: Db, options: Options) -> RocksDbStore {
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        RocksDbStore {
+            db,
+            options,
+            unsynced: WriteOptions::default(),
+            synced,
+            poison: Poison::default(),
+            commits: AtomicU64::new(0),
+            statistics: self.options.statistics,
+        }
+    }
+
     fn db_options(&self) -> Options {
         let mut options = Options::default();
         options.create_if_missing(true);
@@ -146,17 +160,33 @@ impl Driver for RocksDbDriver {
         let db = Db::open_cf_descriptors(&options, path, families).map_err(opening)?;
         // RocksDB syncs the entries it makes in its directory, but not the directory's own.
         files::sync_dirs(path)?;
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
-        Ok(Arc::new(RocksDbStore {
-            db,
-            options,
-            unsynced: WriteOptions::default(),
-            synced,
-            poison: Poison::default(),
-            commits: AtomicU64::new(0),
-            statistics: self.options.statistics,
-        }))
+        Ok(Arc::new(self.store(db, options)))
+    }
+
+    /// Rows of the log are read into memory, all of them, and stay there: RocksDB writes them to tables only when it may write.
+    fn open_read_only(&self, path: &Path) -> Result<Option<Arc<dyn Store>>> {
+        let opening = |err| open_error(path, &err);
+        let mut options = self.db_options();
+        options.create_if_missing(false);
+        options.create_missing_column_families(false);
+        let families = Db::list_cf(&options, path).map_err(opening)?;
+        refuse_families(path, &families)?;
+        if let Some(missing) =
+            Family::ALL.iter().find(|family| !families.iter().any(|name| name == family.name()))
+        {
+            let message = format!(
+                "the RocksDB database in {} was never finished: it has no column family {:?} yet",
+                path.display(),
+                missing.name()
+            );
+            return Err(Error::new(ErrorKind::Corrupt, message));
+        }
+        let families =
+            Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), self.family_options()));
+        let db = Db::open_cf_descriptors_read_only(&options, path, families, false).map_err(opening)?;
+        let store = self.store(db, options);
+        store.poison.set(&Error::new(ErrorKind::Unavailable, "it is open for reading only"));
+        Ok(Some(Arc::new(store)))
     }
 
     fn destroy(&self, path: &Path) -> Result<()> {

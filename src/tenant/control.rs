@@ -157,6 +157,16 @@ impl Control {
     }
 }
 
+/// The record of a tenant, for whoever only looks: nothing is mended.
+pub(crate) fn look(meta: &Path, id: TenantId) -> Result<Option<TenantRecord>> {
+    Slots::look(meta, &stem(id), RecordType::Tenant)
+}
+
+/// Every line of a tenant's journal, oldest first, for whoever only looks: nothing is mended.
+pub(crate) fn look_at_journal(meta: &Path, id: TenantId) -> Result<Vec<JournalLine>> {
+    Journal::look(&journal_path(meta, id)).read()
+}
+
 /// The numbers of all tenants that have files.
 pub(crate) fn tenants(meta: &Path) -> Result<Vec<TenantId>> {
     let doing = || format!("reading {}", meta.display());

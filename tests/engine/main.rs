@@ -13,6 +13,7 @@ mod instances;
 mod launching;
 mod migrating;
 mod phases;
+mod refusals;
 mod restarting;
 mod steps;
 mod tenants;
