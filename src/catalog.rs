@@ -158,7 +158,10 @@ impl Catalog {
         };
         // The record first: a crash after it leaves a store that nobody uses, which opening removes.
         state.change(|catalog| catalog.stores.push(record.clone()))?;
-        let space = self.opened(&mut state, &record)?;
+        let space = self.opened(&mut state, &record).inspect_err(|_| {
+            // The path is free for another try. If this fails too, opening the engine does it.
+            drop(self.remove(&mut state, record.id));
+        })?;
         state.users.entry(record.id).or_default().insert(tenant);
         Ok(space)
     }

@@ -18,6 +18,11 @@ pub trait Clock: Send + Sync + 'static {
     fn monotonic(&self) -> Duration;
 }
 
+/// When `timeout` is over. What nobody lives to see is cut to a century, so that any duration may be asked for.
+pub(crate) fn deadline(timeout: Duration) -> Instant {
+    Instant::now() + timeout.min(Duration::from_secs(100 * 365 * 86_400))
+}
+
 /// The operating system's clocks.
 #[derive(Debug)]
 pub struct SystemClock(Instant);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::{Shared, Thread};
 
@@ -69,7 +70,7 @@ impl Threads {
 
     /// Joins all threads; the engine is closed already. What has not ended by the deadline is left behind and named.
     pub(crate) fn join(&self, deadline: Duration) -> Result<()> {
-        let until = Instant::now() + deadline;
+        let until = clock::deadline(deadline);
         let mut late = Vec::new();
         for running in std::mem::take(&mut *self.running.lock()) {
             let left = until.saturating_duration_since(Instant::now());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cutover_formats::codec::RecordType;
 use cutover_formats::meta::EngineRecord;
-use cutover_formats::{Phase, Role, TenantId};
+use cutover_formats::{Phase, Role};
 use parking_lot::{Mutex, RwLock};
 
 use super::{Builder, Core, Engine, Open, start_threads};
@@ -40,21 +40,22 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     let meta = dir.meta();
     let (mut mark, last) = Slots::<EngineRecord>::open(&meta, "engine", RecordType::Engine)?;
     let last = last.unwrap_or(EngineRecord { incarnation: 0, clock_ms: 0, clean: true });
-    let clock = EngineClock::open(builder.clock, last.clock_ms);
-    // The incarnation is durable before any token is given: all leases from before are void.
-    let incarnation = last.incarnation + 1;
-    mark.write(&EngineRecord { incarnation, clock_ms: clock.now_ms(), clean: false })?;
     let drivers: BTreeMap<_, _> =
         builder.drivers.into_iter().map(|driver| (driver.name().to_owned(), driver)).collect();
     let layouts = builder.layouts.into_iter().map(|layout| (layout.name().to_owned(), layout)).collect();
     let catalog = Catalog::open(dir.path(), &meta, drivers, layouts)?;
+    let controls: Vec<Option<Control>> =
+        control::tenants(&meta)?.into_iter().map(|id| Control::open(&meta, id)).collect::<Result<_>>()?;
+    // What is not ours, newer or damaged was refused by now; the first write comes after that.
+    let clock = EngineClock::open(builder.clock, last.clock_ms);
+    // The incarnation is durable before any token is given: all leases from before are void.
+    let incarnation = last.incarnation + 1;
+    mark.write(&EngineRecord { incarnation, clock_ms: clock.now_ms(), clean: false })?;
     let shared =
         Arc::new(Shared::new(dir, clock, builder.durability, catalog, builder.observer, incarnation));
     let mut tenants = Vec::new();
-    for id in control::tenants(&meta)? {
-        if let Some(tenant) = open_tenant(&shared, id)? {
-            tenants.push(tenant);
-        }
+    for control in controls.into_iter().flatten() {
+        tenants.extend(open_tenant(&shared, control)?);
     }
     shared.catalog.remove_orphans()?;
     for tenant in &tenants {
@@ -74,10 +75,10 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     Ok(Engine(Arc::new(open)))
 }
 
-fn open_tenant(shared: &Arc<Shared>, id: TenantId) -> Result<Option<Arc<Inner>>> {
-    let meta = shared.dir.meta();
-    let Some(mut control) = Control::open(&meta, id)? else { return Ok(None) };
+/// Opens the stores of a tenant; `None` if it was being deleted, which is finished here.
+fn open_tenant(shared: &Arc<Shared>, mut control: Control) -> Result<Option<Arc<Inner>>> {
     let record = control.record().clone();
+    let id = record.id;
     for left in &record.retire {
         shared.catalog.note_user(*left, id);
     }
@@ -88,7 +89,12 @@ fn open_tenant(shared: &Arc<Shared>, id: TenantId) -> Result<Option<Arc<Inner>>>
         match shared.catalog.use_store(store, id) {
             Ok(space) => spaces.push(space),
             // Nothing was launched in a target before the switch: it is dropped, and keeps nobody from opening.
-            Err(err) if role == Role::Target && record.status.phase == Phase::PreMigration => {
+            // (A driver or layout that this engine was not given says nothing about the store.)
+            Err(err)
+                if role == Role::Target
+                    && record.status.phase == Phase::PreMigration
+                    && err.kind() != ErrorKind::InvalidInput =>
+            {
                 shared.catalog.note_user(store, id);
                 broken_target = Some(err);
             }

@@ -18,6 +18,7 @@ use cutover_formats::{Phase, Role, Status};
 use self::decide::Next;
 use self::phase::Move;
 use crate::catalog::StoreSpec;
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Thread;
 use crate::tenant::Tenant;
@@ -268,7 +269,7 @@ impl Migration {
     /// # Errors
     /// If the engine is closed meanwhile.
     pub fn wait_for(&self, phase: Phase, timeout: Duration) -> Result<bool> {
-        let deadline = Instant::now() + timeout;
+        let deadline = clock::deadline(timeout);
         loop {
             if self.tenant.status().phase == phase {
                 return Ok(true);
@@ -286,7 +287,7 @@ impl Migration {
     /// # Errors
     /// If the engine is closed meanwhile.
     pub fn wait_settled(&self, timeout: Duration) -> Result<bool> {
-        let deadline = Instant::now() + timeout;
+        let deadline = clock::deadline(timeout);
         loop {
             {
                 let control = self.tenant.0.control.lock();

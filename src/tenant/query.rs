@@ -8,6 +8,7 @@ use cutover_formats::{InstanceId, Prefix, Record, RowId};
 use super::end::not_found;
 use super::types::{Filter, Instance, InstancePage, InstanceState};
 use super::{Inner, Operation, Tenant};
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::space::Space;
 
@@ -87,14 +88,14 @@ impl Tenant {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such instance, or it was collected.
     pub fn wait(&self, id: InstanceId, timeout: Duration) -> Result<Option<Instance>> {
-        let deadline = Instant::now().checked_add(timeout);
+        let deadline = clock::deadline(timeout);
         loop {
             let seen = self.0.waiters.seen();
             let instance = self.instance(id)?.ok_or_else(|| not_found(id))?;
             if instance.ending().is_some() {
                 return Ok(Some(instance));
             }
-            let left = deadline.map_or(Duration::MAX, |at| at.saturating_duration_since(Instant::now()));
+            let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Ok(None);
             }

@@ -16,6 +16,7 @@ use super::leases::Lease;
 use super::queue::{Entry, Next};
 use super::types::{Beat, Completion, Failure, NewStep, Settled, Task, check_steps, short_reason};
 use super::{Inner, Operation, Tenant};
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::space::{Changes, Space};
 
@@ -56,7 +57,7 @@ impl Worker {
     pub fn claim(&self, queue: &str, lease: Duration, wait: Duration) -> Result<Option<Task>> {
         limits::check_name("the name of the queue", queue)?;
         let tenant = &*self.tenant.0;
-        let deadline = Instant::now() + wait;
+        let deadline = clock::deadline(wait);
         loop {
             let seen = tenant.queue.offers();
             let mut nap = tenant.requeue_expired().min(NAP);

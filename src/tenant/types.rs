@@ -197,7 +197,8 @@ pub(crate) fn check_steps(steps: &[NewStep]) -> Result<()> {
         }
         limits::check_name("the name of a step", &step.name)?;
         limits::check_name("the name of a queue", &step.queue)?;
-        limits::check_size("the input of a step", step.input.len(), MAX_PAYLOAD)?;
+        limits::check_size("the input of a step", step.input.len(), MAX_PAYLOAD)
+            .map_err(|err| Error::from(err).context(format!("the step {:?}", step.name)))?;
     }
     Ok(())
 }
