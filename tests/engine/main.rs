@@ -11,7 +11,11 @@ mod common;
 mod hammer;
 mod instances;
 mod launching;
+mod layouts;
 mod migrating;
 mod restarting;
+#[expect(dead_code, unreachable_pub, reason = "shared with the tests of the formats")]
+#[path = "../../storage-formats/tests/common/mod.rs"]
+mod rows;
 mod steps;
 mod tenants;
