@@ -34,7 +34,7 @@ async fn main() -> Result<()> {
     .await?;
     let worker = tokio::spawn(work(tenant.clone()));
     let launcher = tokio::spawn(launch(tenant.clone()));
-    let moved = migrate(tenant).await;
+    let moved = migrate(engine.clone(), tenant).await;
     for task in [launcher, worker] {
         task.abort();
         // One that was not aborted has ended before, with an error.
@@ -49,7 +49,7 @@ async fn main() -> Result<()> {
 }
 
 /// Moves the tenant to sled and says what phase it is in.
-async fn migrate(tenant: Tenant) -> Result<()> {
+async fn migrate(engine: Engine, tenant: Tenant) -> Result<()> {
     tokio::time::sleep(SECOND / 4).await;
     let migration = tenant.migration();
     // Long enough in each phase for a person to see it.
@@ -63,7 +63,8 @@ async fn migrate(tenant: Tenant) -> Result<()> {
         let status = tenant.status();
         if status.phase != shown {
             shown = status.phase;
-            println!("{shown}: {} takes launches", status.store(status.home()).map_or(0, |store| store.0));
+            let takes = status.store(status.home()).and_then(|store| engine.store_driver(store));
+            println!("{shown}: launches go to {}", takes.unwrap_or_default());
         }
         if shown == Phase::Stable {
             return Ok(());
