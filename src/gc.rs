@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use cutover_formats::record::{InstanceRecord, KeyRecord, RequestRecord};
-use cutover_formats::{Expiring, InstanceId, Prefix, Record, RowId};
+use cutover_formats::{Expiring, Family, InstanceId, Prefix, Record, RowId, StoreId};
 
 use crate::error::Result;
 use crate::event::Event;
@@ -18,6 +18,8 @@ use crate::tenant::Inner;
 
 /// Rows of the index that one step looks at in each store.
 const BATCH: usize = 256;
+/// Rows of the index that are handled under their locks at once, in one commit: few, because launches wait for these locks.
+const TOGETHER: usize = 16;
 /// Steps that are removed in one commit.
 const STEPS: usize = 512;
 
@@ -51,8 +53,9 @@ fn plan_request(record: Option<&RequestRecord>, now_ms: u64) -> Plan {
     }
 }
 
-/// Collects one batch of a tenant, in each of its stores. Says when to come again, in milliseconds since 1970: now, if there may be more;
-/// `u64::MAX` if nothing has a deadline.
+/// Collects a batch of a tenant in each of its stores; a store that launches have left goes first, and alone while anything in it is
+/// due, so that it drains however busy the other one is. Says when to come again, in milliseconds since 1970: a time that is over, if
+/// there may be more; `u64::MAX` if nothing has a deadline.
 pub(crate) fn step(tenant: &Inner) -> Result<u64> {
     let now_ms = tenant.shared.now_ms();
     let due = tenant.next_expiry.load(Ordering::Acquire);
@@ -63,68 +66,94 @@ pub(crate) fn step(tenant: &Inner) -> Result<u64> {
     tenant.next_expiry.store(u64::MAX, Ordering::Release);
     let op = tenant.enter("collect")?;
     for space in op.by_id() {
-        match collect(tenant, space, now_ms) {
-            Ok(next) => tenant.expires_at(next),
-            Err(err) => {
-                tenant.expires_at(now_ms);
-                return Err(err);
-            }
+        let next = collect(tenant, space, due, now_ms).inspect_err(|_| tenant.expires_at(due))?;
+        if next <= now_ms && op.other.is_some() {
+            // The other store was not looked at: what it has from `due` on still waits.
+            tenant.expires_at(due);
+            break;
         }
+        tenant.expires_at(next);
     }
     Ok(tenant.next_expiry.load(Ordering::Acquire))
 }
 
-fn collect(tenant: &Inner, space: &Arc<Space>, now_ms: u64) -> Result<u64> {
-    let page = space.page(tenant.id, Prefix::All(cutover_formats::Family::Expiry), None, BATCH, u64::MAX)?;
-    for (row, _) in &page.rows {
-        let RowId::Expiry { at_ms, what } = row else { continue };
-        if *at_ms > now_ms {
-            return Ok(*at_ms);
-        }
-        match what {
-            Expiring::Instance(id) => collect_instance(tenant, space, row, *id, now_ms)?,
-            Expiring::Key { scope, key } => {
-                let _key = tenant.shared.locks.keys.lock((tenant.id, (&**scope, &**key)));
-                let id = RowId::Key { scope: scope.clone(), key: key.clone() };
-                let plan = plan_key(space.key(tenant.id, &id)?.as_ref(), now_ms);
-                remove(tenant, space, plan, id, row)?;
-            }
-            Expiring::Request { id } => {
-                let _request = tenant.shared.locks.requests.lock((tenant.id, &**id));
-                let id = RowId::Request { id: id.clone() };
-                let plan = plan_request(space.request(tenant.id, &id)?.as_ref(), now_ms);
-                remove(tenant, space, plan, id, row)?;
-            }
-        }
+/// Collects what is due in one store. Nothing is due before `from`: the remains of rows that were deleted there are not walked over again.
+fn collect(tenant: &Inner, space: &Arc<Space>, from: u64, now_ms: u64) -> Result<u64> {
+    // No instance has this number, so every row of that moment comes behind it.
+    let first = Expiring::Instance(InstanceId::new(StoreId(0), 0, 0));
+    let after = RowId::Expiry { at_ms: from, what: first };
+    let page = space.page(tenant.id, Prefix::All(Family::Expiry), Some(&after), BATCH, u64::MAX)?;
+    let rows: Vec<(u64, RowId<'static>, Expiring<'static>)> = page
+        .rows
+        .into_iter()
+        .filter_map(|(row, _)| match &row {
+            RowId::Expiry { at_ms, what } => Some((*at_ms, row.clone(), what.clone())),
+            _ => None,
+        })
+        .collect();
+    let due = rows.partition_point(|(at_ms, ..)| *at_ms <= now_ms);
+    let (now, later) = rows.split_at_checked(due).unwrap_or_default();
+    for chunk in now.chunks(TOGETHER) {
+        collect_together(tenant, space, chunk, now_ms)?;
     }
-    Ok(if page.done { u64::MAX } else { now_ms })
+    Ok(match (later.first(), now.last()) {
+        (Some((at_ms, ..)), _) => *at_ms,
+        (None, Some((at_ms, ..))) if !page.done => *at_ms,
+        _ => u64::MAX,
+    })
 }
 
-fn remove(
+/// Collects a few rows under their locks, in one commit.
+fn collect_together(
     tenant: &Inner,
-    space: &Space,
-    plan: Plan,
-    id: RowId<'static>,
-    index: &RowId<'static>,
-) -> Result<()> {
-    let mut changes = Changes::default();
-    if plan == Plan::Remove {
-        changes.delete(id);
-    }
-    changes.delete(index.clone());
-    space.apply(tenant.id, &changes, Write::Relaxed)
-}
-
-fn collect_instance(
-    tenant: &Inner,
-    space: &Space,
-    index: &RowId<'static>,
-    id: InstanceId,
+    space: &Arc<Space>,
+    rows: &[(u64, RowId<'static>, Expiring<'static>)],
     now_ms: u64,
 ) -> Result<()> {
-    let _instance = tenant.shared.locks.instances.lock((tenant.id, id));
-    let record = space.instance(tenant.id, &RowId::Instance { id })?;
+    let (locks, id) = (&tenant.shared.locks, tenant.id);
+    let whats = || rows.iter().map(|(_, _, what)| what);
+    let _keys = locks.keys.lock_all(whats().filter_map(|what| match what {
+        Expiring::Key { scope, key } => Some((id, (&**scope, &**key))),
+        _ => None,
+    }));
+    let _requests = locks.requests.lock_all(whats().filter_map(|what| match what {
+        Expiring::Request { id: request } => Some((id, &**request)),
+        _ => None,
+    }));
+    let _instances = locks.instances.lock_all(whats().filter_map(|what| match what {
+        Expiring::Instance(instance) => Some((id, *instance)),
+        _ => None,
+    }));
     let mut changes = Changes::default();
+    for (_, index, what) in rows {
+        match what {
+            Expiring::Instance(instance) => add_instance(tenant, space, *instance, now_ms, &mut changes)?,
+            Expiring::Key { scope, key } => {
+                let row = RowId::Key { scope: scope.clone(), key: key.clone() };
+                if plan_key(space.key(id, &row)?.as_ref(), now_ms) == Plan::Remove {
+                    changes.delete(row);
+                }
+            }
+            Expiring::Request { id: request } => {
+                let row = RowId::Request { id: request.clone() };
+                if plan_request(space.request(id, &row)?.as_ref(), now_ms) == Plan::Remove {
+                    changes.delete(row);
+                }
+            }
+        }
+        changes.delete(index.clone());
+    }
+    space.apply(id, &changes, Write::Relaxed)
+}
+
+fn add_instance(
+    tenant: &Inner,
+    space: &Arc<Space>,
+    id: InstanceId,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<()> {
+    let record = space.instance(tenant.id, &RowId::Instance { id })?;
     if plan_instance(record.as_ref(), now_ms) == Plan::Remove {
         tenant.shared.emit(|| Event::Collecting { tenant: tenant.name.clone(), instance: id });
         remove_steps(tenant, space, id)?;
@@ -133,8 +162,7 @@ fn collect_instance(
         }
         tenant.counters.collected.fetch_add(1, Ordering::Relaxed);
     }
-    changes.delete(index.clone());
-    space.apply(tenant.id, &changes, Write::Relaxed)
+    Ok(())
 }
 
 /// Removes the steps of an ended instance, and what may be left of them in the ready queue. The head goes after them, so a crash in between
@@ -168,7 +196,6 @@ fn remove_steps(tenant: &Inner, space: &Space, id: InstanceId) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use cutover_formats::StoreId;
     use cutover_formats::record::{Answer, Ending, InstanceEnd, KeyEnd};
 
     use super::*;

@@ -122,7 +122,7 @@ pub(crate) struct MoveArgs {
     /// Go back from this phase
     #[arg(long, value_enum, value_name = "PHASE", conflicts_with = "cancel_at")]
     pub reverse_at: Option<ReverseAt>,
-    /// Call the migration off this long after the start of the load, before launches are switched over
+    /// Call the migration off this long after its start, before launches are switched over
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub cancel_at: Option<Duration>,
     /// Kill the engine's process this many times at random moments and go on

@@ -43,7 +43,7 @@ fn next(plan: &Plan, state: &State, began: u64, now: u64) -> Act {
             if now >= settled + micros(TAIL) { Act::Finish } else { Act::Wait }
         }
         (Phase::Stable, _) if load >= plan.migrate_at_us => Act::Start,
-        (Phase::PreMigration, Way::Cancelled(at)) if load >= at => Act::Cancel,
+        (Phase::PreMigration, Way::Cancelled(after)) if stayed >= after => Act::Cancel,
         (phase, Way::Back(from)) if phase == from && dwelt(phase) => Act::Reverse,
         _ => Act::Wait,
     }

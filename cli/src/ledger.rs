@@ -98,8 +98,9 @@ pub(crate) trait Lookup {
     fn by_id(&mut self, id: InstanceId) -> Result<Option<Seen>, String>;
     /// The live or latest instance of this key.
     fn by_key(&mut self, scope: Scope, key: &str) -> Result<Option<Seen>, String>;
-    /// Instances that GC has begun to remove since the ledger was last told.
-    fn collected_meanwhile(&mut self) -> Vec<InstanceId>;
+    /// Instances that GC has begun to remove since the ledger was last told. A key leaves its scope by time, before GC comes to it: it is
+    /// given time to come to this one.
+    fn collected_meanwhile(&mut self, wanted: InstanceId) -> Vec<InstanceId>;
 }
 
 /// The ledger.
@@ -382,13 +383,17 @@ impl Ledger {
     }
 
     fn must_be_collected(&mut self, life: &Life, how: &str, lookup: &mut dyn Lookup) -> Result<(), String> {
-        for instance in lookup.collected_meanwhile() {
-            self.collecting(instance);
+        let is_collected =
+            |ledger: &Self| ledger.fates.get(&life.instance).is_some_and(|fate| fate.collected);
+        if !is_collected(self) {
+            for instance in lookup.collected_meanwhile(life.instance) {
+                self.collecting(instance);
+            }
         }
-        match self.fates.get(&life.instance) {
-            Some(fate) if fate.collected => Ok(()),
-            _ => Err(format!("instance {} of key {} is not found {how}", life.instance, life.what.key)),
+        if is_collected(self) {
+            return Ok(());
         }
+        Err(format!("instance {} of key {} is not found {how}", life.instance, life.what.key))
     }
 
     /// Nothing ended or was collected that was never acknowledged.

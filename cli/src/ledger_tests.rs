@@ -51,7 +51,7 @@ impl Lookup for Fake {
         Ok(self.keys.get(key).and_then(|id| self.rows.get(id)).cloned())
     }
 
-    fn collected_meanwhile(&mut self) -> Vec<InstanceId> {
+    fn collected_meanwhile(&mut self, _: InstanceId) -> Vec<InstanceId> {
         std::mem::take(&mut self.collected)
     }
 }

@@ -72,7 +72,7 @@ pub(crate) enum Way {
     Forward,
     /// Back from this phase.
     Back(Phase),
-    /// Called off at this time, in microseconds of the load.
+    /// Called off so many microseconds after its start.
     Cancelled(u64),
 }
 
@@ -91,17 +91,12 @@ impl Plan {
         let way = match (moving.reverse_at, moving.cancel_at) {
             (Some(ReverseAt::PostMigration), _) => Way::Back(Phase::PostMigration),
             (Some(ReverseAt::Migration), _) => Way::Back(Phase::Migration),
-            (None, Some(at)) => Way::Cancelled(micros(at)),
+            (None, Some(after)) => Way::Cancelled(micros(after)),
             (None, None) => Way::Forward,
         };
         let dwell_us = dwells(&moving.dwell, way);
         let stable = dwell_us.first().copied().flatten().unwrap_or(0);
         let migrate_at_us = micros(moving.migrate_at).max(stable);
-        if matches!(way, Way::Cancelled(at) if at <= migrate_at_us) {
-            return Err(Failure::bad_input(
-                "--cancel-at is counted from the start of the load and must come after --migrate-at",
-            ));
-        }
         Ok(Self {
             workflows: args.workflows.clone(),
             skip_bad: args.skip_bad,

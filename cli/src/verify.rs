@@ -1,6 +1,7 @@
 //! The end of a run: the engine is opened again from disk and held against the ledger.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cutover::{Ending, Instance, Tenant};
 use cutover_formats::InstanceId;
@@ -17,6 +18,8 @@ use crate::workflow::Workflow;
 
 /// Problems with definitions that are told in words.
 const TOLD: usize = 5;
+/// How long GC may take in all to come to what has left its scope.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was found.
 #[derive(Debug, Clone)]
@@ -37,7 +40,8 @@ pub(crate) fn verify(plan: &Plan, workflows: &[Workflow], ledger: Ledger) -> Res
     let tenant = engine.tenant(&plan.tenant)?;
     let arrived = ledger.definitions();
     let names: Vec<&str> = workflows.iter().map(|workflow| workflow.name.as_str()).collect();
-    let verdict = ledger.audit(&names, &mut Reopened { tenant: tenant.clone(), collector });
+    let verdict =
+        ledger.audit(&names, &mut Reopened { tenant: tenant.clone(), collector, patience: PATIENCE });
     let mut found = Found { verdict, definitions: 0, mismatched: 0 };
     for workflow in workflows {
         found.compare(&tenant, &workflow.name, &workflow.body);
@@ -83,6 +87,7 @@ impl Sink for Collector {
 struct Reopened {
     tenant: Tenant,
     collector: Arc<Collector>,
+    patience: Duration,
 }
 
 impl Lookup for Reopened {
@@ -95,7 +100,13 @@ impl Lookup for Reopened {
         found.map(|found| found.map(seen)).map_err(|err| format!("looking up the key {key}: {err}"))
     }
 
-    fn collected_meanwhile(&mut self) -> Vec<InstanceId> {
+    fn collected_meanwhile(&mut self, wanted: InstanceId) -> Vec<InstanceId> {
+        let begun = Instant::now();
+        while !self.collector.0.lock().contains(&wanted) && begun.elapsed() < self.patience {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // What is really lost is not waited for again and again.
+        self.patience = self.patience.saturating_sub(begun.elapsed());
         std::mem::take(&mut *self.collector.0.lock())
     }
 }
