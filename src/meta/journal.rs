@@ -5,9 +5,8 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use cutover_formats::Phase;
+use cutover_formats::journal;
 use cutover_formats::meta::JournalLine;
-use serde_json::json;
 
 use super::dir::private_append;
 use crate::error::{Error, Result};
@@ -44,10 +43,7 @@ impl Journal {
 
     /// Adds a line and makes it durable.
     pub(crate) fn append(&self, line: &JournalLine) -> Result<()> {
-        let text = json!({
-            "seq": line.seq, "epoch": line.epoch, "at_ms": line.at_ms, "who": line.who,
-            "from": line.from.name(), "to": line.to.name(), "why": line.why,
-        });
+        let text = journal::encode(line)?;
         private_append(&self.path)
             .and_then(|mut file| {
                 file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_data())
@@ -64,22 +60,13 @@ impl Journal {
 }
 
 fn parse(line: &[u8]) -> Option<JournalLine> {
-    let value: serde_json::Value = serde_json::from_slice(line).ok()?;
-    let text = |name: &str| value.get(name)?.as_str().map(str::to_owned);
-    let number = |name: &str| value.get(name)?.as_u64();
-    Some(JournalLine {
-        epoch: number("epoch")?,
-        seq: number("seq")?,
-        at_ms: number("at_ms")?,
-        who: text("who")?,
-        from: Phase::from_name(&text("from")?)?,
-        to: Phase::from_name(&text("to")?)?,
-        why: text("why")?,
-    })
+    journal::decode(line).ok()
 }
 
 #[cfg(test)]
 mod tests {
+    use cutover_formats::Phase;
+
     use super::*;
 
     fn line(seq: u64) -> JournalLine {

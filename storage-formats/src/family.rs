@@ -20,7 +20,7 @@ pub enum Family {
     Ready = 6,
     /// (deadline, what) in the order in which garbage collection reads it.
     Expiry = 7,
-    /// What the engine notes beside a tenant's rows: gaps to repair, intents, counters, copy positions.
+    /// What the engine notes beside a tenant's rows: gaps to repair, intents, copy positions.
     Notes = 8,
 }
 

@@ -110,8 +110,6 @@ pub enum NoteId<'a> {
         /// The instance to end.
         old: InstanceId,
     },
-    /// Kept counters.
-    Counters,
     /// How far a copy has come.
     CopyPosition {
         /// The migration that copies.
@@ -172,7 +170,6 @@ impl NoteId<'_> {
         match self {
             Self::Gap { name, version } => NoteId::Gap { name: own(name), version },
             Self::Replace { old } => NoteId::Replace { old },
-            Self::Counters => NoteId::Counters,
             Self::CopyPosition { migration } => NoteId::CopyPosition { migration },
         }
     }
@@ -243,8 +240,7 @@ const INPUT: u8 = 1;
 const OUTPUT: u8 = 2;
 const GAP: u8 = 1;
 const REPLACE: u8 = 2;
-const COUNTERS: u8 = 3;
-const COPY_POSITION: u8 = 4;
+const COPY_POSITION: u8 = 3;
 const EXPIRING_INSTANCE: u8 = 1;
 const EXPIRING_KEY: u8 = 2;
 const EXPIRING_REQUEST: u8 = 3;
@@ -297,7 +293,6 @@ pub fn encode(tenant: TenantId, id: &RowId<'_>, out: &mut Vec<u8>) {
                 put_u32(out, *version);
             }
             NoteId::Replace { old } => put_part(out, REPLACE, *old),
-            NoteId::Counters => out.push(COUNTERS),
             NoteId::CopyPosition { migration } => {
                 out.push(COPY_POSITION);
                 put_u64(out, *migration);
@@ -448,7 +443,6 @@ impl<'k> Reader<'k> {
         Ok(match self.u8()? {
             GAP => NoteId::Gap { name: self.text()?.into(), version: self.u32()? },
             REPLACE => NoteId::Replace { old: self.id()? },
-            COUNTERS => NoteId::Counters,
             COPY_POSITION => NoteId::CopyPosition { migration: self.u64()? },
             _ => return Err(MALFORMED),
         })

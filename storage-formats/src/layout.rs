@@ -135,6 +135,10 @@ pub fn check(layout: &dyn Layout, rows: &[(RowId<'_>, Record)]) -> Result<(), St
                 if prefix.holds(other) != encode(TenantId(7), other).starts_with(&start) {
                     return Err(format!("the prefix {prefix:?} is wrong about {other:?}"));
                 }
+                // Or removing a tenant's rows would remove another's.
+                if encode(TenantId(8), other).starts_with(&start) {
+                    return Err(format!("the prefix {prefix:?} of tenant 7 holds {other:?} of tenant 8"));
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! This crate knows no store and does no I/O, so it builds and fuzzes in seconds. `FORMAT.md` beside
 //! it has the byte tables and the rules for changing them. The path down is
-//! [`layout`] → [`record`], [`keys`] → [`codec`] → [`family`], [`id`], [`limits`], [`error`].
+//! [`layout`] → [`record`], [`keys`] → [`codec`] → [`family`], [`id`], [`limits`], [`FormatError`]; beside it [`journal`] → [`meta`].
 //!
 //! Two promises hold for every function that reads bytes: it never panics, and it never allocates by a
 //! length that it has not checked.
@@ -11,6 +11,7 @@ pub mod codec;
 mod error;
 pub mod family;
 pub mod id;
+pub mod journal;
 pub mod keys;
 pub mod layout;
 pub mod limits;

@@ -15,7 +15,7 @@ pub const MAX_REQUEST_ID: usize = 255;
 pub const MAX_DEFINITION: usize = 16 << 20;
 /// Largest input or output of an instance and input or result of a step, in bytes.
 pub const MAX_PAYLOAD: usize = 4 << 20;
-/// Longest reason that an end, a failure or a move may carry, in bytes of UTF-8.
+/// Longest reason that an end or a failure may carry; longer ones are cut, in bytes of UTF-8.
 pub const MAX_REASON: usize = 1024;
 /// Most steps that one call may create.
 pub const MAX_STEPS_PER_CALL: usize = 4096;

@@ -212,15 +212,6 @@ pub enum NoteRecord {
         /// What is launched instead, in the bytes of this store's layout: family, key, value.
         rows: Vec<(u8, Vec<u8>, Vec<u8>)>,
     },
-    /// Kept counters as of a moment: for people, not for decisions.
-    Counters {
-        /// Instances in the store.
-        instances: u64,
-        /// Those of them that live.
-        live: u64,
-        /// Definitions in the store.
-        definitions: u64,
-    },
     /// How far a copy of definitions into this store has come. Belongs to one migration.
     CopyPosition {
         /// The definition copied last.

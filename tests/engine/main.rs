@@ -11,9 +11,13 @@ mod common;
 mod hammer;
 mod instances;
 mod launching;
+mod layouts;
 mod migrating;
 mod phases;
 mod refusals;
 mod restarting;
+#[expect(dead_code, unreachable_pub, reason = "shared with the tests of the formats")]
+#[path = "../../storage-formats/tests/common/mod.rs"]
+mod rows;
 mod steps;
 mod tenants;

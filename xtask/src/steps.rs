@@ -32,6 +32,7 @@ pub(crate) fn run(quick: bool) -> Result<(), String> {
         without_stores(&mut steps, &target)?;
         model(&mut steps, &target)?;
         miri(&mut steps, &target)?;
+        fuzz_targets(&mut steps, &target)?;
     }
     steps.summary();
     Ok(())
@@ -82,6 +83,13 @@ fn miri(steps: &mut Steps, target: &Path) -> Result<(), String> {
     steps.run("Miri on the status", own_target(with(nightly_cargo(), &status), target, "miri"))?;
     let formats = ["miri", "test", "-p", "cutover-formats", "--lib", "--tests"];
     steps.run("Miri on the formats", own_target(with(nightly_cargo(), &formats), target, "miri"))
+}
+
+/// The fuzz targets are a workspace of their own, which the steps above do not see. Running them is left to people: see
+/// `fuzz/README.md`.
+fn fuzz_targets(steps: &mut Steps, target: &Path) -> Result<(), String> {
+    let args = ["check", "--manifest-path", "fuzz/Cargo.toml", "--bins", "--examples"];
+    steps.run("fuzz targets build", own_target(with(cargo(), &args), target, "fuzz"))
 }
 
 fn with(mut command: Command, args: &[&str]) -> Command {

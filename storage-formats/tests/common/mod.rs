@@ -216,7 +216,7 @@ impl<S: Source> Rows<S> {
     }
 
     fn note(&mut self) -> NoteRecord {
-        match self.0.below(4) {
+        match self.0.below(3) {
             0 => NoteRecord::Gap,
             1 => NoteRecord::Replace {
                 old: self.id(),
@@ -224,11 +224,6 @@ impl<S: Source> Rows<S> {
                 at_ms: self.small(),
                 reason: self.name(),
                 rows: self.list(|rows| (rows.small() as u8, rows.bytes(), rows.bytes())),
-            },
-            2 => NoteRecord::Counters {
-                instances: self.small(),
-                live: self.small(),
-                definitions: self.small(),
             },
             _ => NoteRecord::CopyPosition {
                 name: self.name(),
@@ -248,10 +243,9 @@ impl<S: Source> Rows<S> {
     }
 
     fn note_id(&mut self) -> NoteId<'static> {
-        match self.0.below(4) {
+        match self.0.below(3) {
             0 => NoteId::Gap { name: self.name().into(), version: self.small() as u32 },
             1 => NoteId::Replace { old: self.id() },
-            2 => NoteId::Counters,
             _ => NoteId::CopyPosition { migration: self.small() },
         }
     }

@@ -1,5 +1,5 @@
 //! The golden bytes of version 1: every record type, kind of key and type of slot, as `fixtures/v1` has them in hex with a
-//! comment for each field. They were not written by this crate's encoder.
+//! comment for each field, and a line of the journal. They were not written by this crate's encoder.
 //!
 //! A file there never changes once a version has been released; see `FORMAT.md`. A missing one is written (without
 //! comments) by `CUTOVER_WRITE_FIXTURES=1 cargo test -p cutover-formats --test golden`.
@@ -17,10 +17,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use cutover_formats::codec::{self, RecordType};
-use cutover_formats::{Layout as _, TenantId, V1};
+use cutover_formats::codec::{self, RecordType, SLOT_FRAME};
+use cutover_formats::meta::{EndedMigration, JournalLine, Outcome, TenantRecord};
+use cutover_formats::record::{Ending, KeyEnd, KeyRecord};
+use cutover_formats::{Family, Layout as _, Phase, Role, StoreStatus, Strategy, TenantId, V1, journal};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+const JOURNAL: &str = "journal-line";
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1").join(format!("{name}.hex"))
@@ -80,6 +84,62 @@ fn slots() {
 }
 
 #[test]
+fn lines_of_the_journal() {
+    let path = path(JOURNAL).with_extension("jsonl");
+    let text = fs::read_to_string(path).unwrap();
+    let line: JournalLine = values::journal_line();
+    assert_eq!(journal::encode(&line).unwrap() + "\n", text);
+    assert_eq!(journal::decode(text.trim_end().as_bytes()), Ok(line.clone()));
+    // What a later version adds is passed over; what is missing or makes no sense is not made up.
+    let more = text.replacen('{', "{\"since\":[{}],", 1);
+    assert_eq!(journal::decode(more.as_bytes()), Ok(line));
+    for broken in [text.replace("seq", "sex"), text.replace("rolling", "strolling"), text.replace('}', "")] {
+        assert!(journal::decode(broken.as_bytes()).is_err(), "{broken}");
+    }
+}
+
+/// The number of every choice: the fixtures hold some of them, a change of order would move them all.
+#[test]
+fn numbers_of_choices() {
+    assert_eq!(Family::ALL.map(|family| family as u8), [1, 2, 3, 4, 5, 6, 7, 8]);
+    let endings = [Ending::Completed, Ending::Failed, Ending::Cancelled, Ending::Terminated];
+    for (number, ending) in (0..).zip(endings) {
+        let ended = Some(KeyEnd { ending, out_of_scope_ms: 0 });
+        let record = KeyRecord { instance: values::ID, epoch: 1, ended, revision: 1 };
+        let mut value = Vec::new();
+        codec::encode(RecordType::Key, &record, &mut value).unwrap();
+        // Frame, instance, epoch, one byte for "some".
+        assert_eq!(choice(&value, codec::FRAME + 16 + 8 + 1), number);
+    }
+    // A tenant without a name: number, length of the name, one byte for `deleting`, epoch.
+    const PHASE: usize = 4 + 8 + 1 + 8;
+    let written = |change: &dyn Fn(&mut TenantRecord), at: usize| {
+        let mut tenant = TenantRecord { name: String::new(), ..values::stable_tenant() };
+        change(&mut tenant);
+        choice(&codec::seal_slot(RecordType::Tenant, 1, &tenant).unwrap(), SLOT_FRAME + at)
+    };
+    for (number, phase) in (0..).zip(Phase::ALL) {
+        assert_eq!(written(&|tenant| tenant.status.phase = phase, PHASE), number);
+    }
+    assert_eq!(written(&|tenant| tenant.status.strategy = Strategy::Drain, PHASE + 4), 0);
+    for (number, role) in (0..).zip([Role::Initial, Role::Target]) {
+        assert_eq!(written(&|tenant| tenant.status.primary = role, PHASE + 8), number);
+    }
+    for (number, status) in (0..).zip([StoreStatus::Open, StoreStatus::Closed]) {
+        assert_eq!(written(&|tenant| tenant.status.initial_status = status, PHASE + 17), number);
+    }
+    for (number, outcome) in (0..).zip([Outcome::Completed, Outcome::Cancelled, Outcome::RolledBack]) {
+        let last = Some(EndedMigration { id: 1, outcome, at_ms: 1 });
+        // The two statuses, when it was entered, no migration; then "some" and the number of the last one.
+        assert_eq!(written(&|tenant| tenant.last = last, PHASE + 17 + 8 + 8 + 1 + 1 + 8), number);
+    }
+}
+
+fn choice(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+
+#[test]
 fn instance_ids_in_text() {
     assert_eq!(values::ID.to_string(), "00000066GC8M3CFENWVVR14D2PY");
     assert_eq!("00000066GC8M3CFENWVVR14D2PY".parse(), Ok(values::ID));
@@ -94,6 +154,7 @@ fn every_fixture_is_read() {
         .collect();
     let slots = ["slot-tenant-stable", "slot-tenant-migrating", "slot-catalog", "slot-engine"];
     let known = values::keys().into_iter().map(|(name, _)| name);
-    let known = known.chain(values::records().into_iter().map(|(name, ..)| name)).chain(slots);
+    let known =
+        known.chain(values::records().into_iter().map(|(name, ..)| name)).chain(slots).chain([JOURNAL]);
     assert_eq!(found, known.map(str::to_owned).collect());
 }

@@ -42,7 +42,6 @@ pub(crate) fn keys() -> Vec<(&'static str, RowId<'static>)> {
         ("key-expiry-request", expiry(Expiring::Request { id: b"req-1".into() })),
         ("key-note-gap", RowId::Note(NoteId::Gap { name: name(), version: 2 })),
         ("key-note-replace", RowId::Note(NoteId::Replace { old: OLD })),
-        ("key-note-counters", RowId::Note(NoteId::Counters)),
         ("key-note-copy-position", RowId::Note(NoteId::CopyPosition { migration: 41 })),
     ]
 }
@@ -71,7 +70,7 @@ pub(crate) fn records() -> Vec<(&'static str, RowId<'static>, Record)> {
     all.extend(instances().map(|(name, record)| (name, instance_row(), Record::Instance(record))));
     let step_row = || RowId::Step { instance: ID, step: "s".into() };
     all.extend(steps().map(|(name, record)| (name, step_row(), Record::Step(record))));
-    let note_row = || RowId::Note(NoteId::Counters);
+    let note_row = || RowId::Note(NoteId::CopyPosition { migration: 41 });
     all.extend(notes().map(|(name, record)| (name, note_row(), Record::Note(record))));
     all
 }
@@ -166,7 +165,7 @@ fn steps() -> [(&'static str, StepRecord); 4] {
     ]
 }
 
-fn notes() -> [(&'static str, NoteRecord); 4] {
+fn notes() -> [(&'static str, NoteRecord); 3] {
     let replace = NoteRecord::Replace {
         old: OLD,
         old_store: StoreId(2),
@@ -179,7 +178,6 @@ fn notes() -> [(&'static str, NoteRecord); 4] {
     [
         ("record-note-gap", NoteRecord::Gap),
         ("record-note-replace", replace),
-        ("record-note-counters", NoteRecord::Counters { instances: 1000, live: 40, definitions: 9 }),
         ("record-note-copy-position", position),
     ]
 }
@@ -251,6 +249,10 @@ pub(crate) fn migrating_tenant() -> TenantRecord {
             why: "reverse".to_owned(),
         },
     }
+}
+
+pub(crate) fn journal_line() -> JournalLine {
+    JournalLine { why: "\"quoted\"\nand a\0 and ü".to_owned(), ..migrating_tenant().journal }
 }
 
 pub(crate) fn catalog() -> CatalogRecord {
