@@ -74,7 +74,7 @@ impl Leases {
         let key = (instance, step.to_owned());
         let lease = table.held.get_mut(&key).filter(|lease| lease.token == token && now < lease.expires)?;
         table.by_expiry.remove(&(lease.expires, key.clone()));
-        lease.expires = now + lease.length;
+        lease.expires = now.saturating_add(lease.length);
         table.by_expiry.insert((lease.expires, key));
         Some(lease.cancel_requested)
     }
