@@ -18,6 +18,8 @@ const SAMPLES: [(&str, &str); 4] = [
 ];
 /// Stay in each phase so long, to be seen.
 const DWELL: &str = "all=2s";
+/// Launches per second: enough for every phase to be measured, and so few that a small machine gets through the work.
+const RATE: &str = "150";
 /// Stored definitions, so that there is something to copy.
 const DEFINITIONS: &str = "2000";
 
@@ -69,9 +71,10 @@ fn write_samples(dir: &Path) -> Result<Collection> {
 /// The same command line that a person would type, so that its defaults are those of the manual.
 fn plan(workflows: &Path, data: &Path) -> Result<Plan> {
     use clap::Parser;
-    let words = ["cutover", "run", "--workflows", "w", "--data", "d", "--dwell", DWELL, "--workers", "16"];
-    let more = ["--instances", "1000", "--definitions", DEFINITIONS];
-    let cli = Cli::try_parse_from(words.iter().chain(&more));
+    let words =
+        ["cutover", "run", "--workflows", "w", "--data", "d", "--dwell", DWELL, "--instances", "1000"];
+    let load = ["--rate", RATE, "--launchers", "8", "--workers", "16", "--definitions", DEFINITIONS];
+    let cli = Cli::try_parse_from(words.iter().chain(&load));
     let Ok(Cli { command: Command::Run(mut args) }) = cli else {
         return Err(Failure::new("the command line of the demo is not one of this program: a bug of ours"));
     };

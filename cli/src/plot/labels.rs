@@ -32,7 +32,7 @@ pub(super) fn place<'t>(names: &[(f64, &'t str)], right_edge: f64) -> Vec<Flag<'
         let left = at.min(right_edge - wide);
         let met = flags
             .iter()
-            .filter(|flag| flag.at < left + wide && left < flag.left + width(flag.text, SIZE) + ROOM);
+            .filter(|flag| flag.left < left + wide && left < flag.left + width(flag.text, SIZE) + ROOM);
         let row = met.map(|flag| flag.row + 1).max().unwrap_or(0);
         flags.push(Flag { text, at: *at, left, row });
     }
