@@ -264,7 +264,7 @@ fn panel<'a>(
         panel.draw_series([shade]).map_err(said)?;
     }
     for at in &scene.cuts {
-        let line = DashedPathElement::new([(*at, bottom), (*at, top)].into_iter(), 5, 3, CUT.stroke_width(2));
+        let line = DashedPathElement::new([(*at, bottom), (*at, top)], 5, 3, CUT.stroke_width(2));
         panel.draw_series([line]).map_err(said)?;
     }
     Ok(panel)

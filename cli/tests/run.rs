@@ -1,5 +1,11 @@
 //! `cutover run` as a person starts it: the real program on the sample workflows, good runs of every way and all bad input.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -76,7 +82,7 @@ fn stderr(output: &Output) -> String {
 }
 
 /// A short run. Leases are held for a moment, so that there are live instances whose keys can be repeated.
-const SHORT: [&str; 12] = [
+const SHORT: [&str; 14] = [
     "--instances",
     "150",
     "--migrate-at",
@@ -86,7 +92,9 @@ const SHORT: [&str; 12] = [
     "--long-lived",
     "0",
     "--time-scale",
-    "0.001",
+    "0.0005",
+    "--workers",
+    "32",
     "--definitions",
     "50",
 ];
@@ -97,12 +105,12 @@ fn good_run(more: &[&str]) -> Value {
     let (report, plot) = (place.path("report.json"), place.path("plot.svg"));
     let outputs = ["--report", report.to_str().unwrap(), "--plot", plot.to_str().unwrap()];
     let output = place.run(&[&SHORT[..], &outputs, more].concat());
-    assert_eq!(output.status.code(), Some(0), "{more:?}: {}", stderr(&output));
+    let summary = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{more:?}: {}{summary}", stderr(&output));
     let report: Value = serde_json::from_str(&fs::read_to_string(report).unwrap()).unwrap();
     check_promises(&report);
     check_plot(&fs::read_to_string(plot).unwrap(), &report);
     check_lines(&stderr(&output), &report);
-    let summary = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(summary.starts_with(&format!("{} launches: ", report["launches"]["attempted"])), "{summary}");
     report
 }

@@ -46,7 +46,7 @@ fn row(word: &str, text: &str) -> String {
 }
 
 fn bar(done: u64, of: u64) -> String {
-    let full = if of == 0 { BAR } else { (done.min(of) * BAR) / of };
+    let full = (done.min(of) * BAR).checked_div(of).unwrap_or(BAR);
     let (full, empty) = (full as usize, (BAR - full) as usize);
     format!("[{}{}]", "#".repeat(full), ".".repeat(empty))
 }
