@@ -81,8 +81,8 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A short run. Leases are held for a moment, so that there are live instances whose keys can be repeated.
-const SHORT: [&str; 14] = [
+/// A short run. One instance in ten lives until five seconds after the cutover, so that there are keys to repeat.
+const SHORT: [&str; 10] = [
     "--instances",
     "150",
     "--migrate-at",
@@ -90,11 +90,7 @@ const SHORT: [&str; 14] = [
     "--durability",
     "buffered",
     "--long-lived",
-    "0",
-    "--time-scale",
-    "0.0005",
-    "--workers",
-    "32",
+    "0.1",
     "--definitions",
     "50",
 ];
@@ -174,7 +170,10 @@ fn check_times(report: &Value) {
         assert!(number(&cutover["longest_gap_us"]) > 0, "{cutover}");
     }
     let gap = &report["stable_gap_us"];
-    assert!(number(&gap["seconds"]) == 0 && number(&gap["max"]) == 0, "the phase was 300 ms long");
+    assert!(
+        number(&gap["p50"]) <= number(&gap["p99"]) && number(&gap["p99"]) <= number(&gap["max"]),
+        "{gap}"
+    );
 }
 
 /// The plot is whole, and names what it shows.
