@@ -356,11 +356,6 @@ fn unknown_drivers_are_refused() {
 }
 
 #[test]
-fn a_move_that_is_cancelled_before_it_starts_is_refused() {
-    refused(&Place::with_samples(), &["--cancel-at", "1s"], &["--cancel-at", "--migrate-at"]);
-}
-
-#[test]
 fn a_report_that_cannot_be_written_is_refused_before_the_run() {
     let place = Place::with_samples();
     let path = place.path("nowhere/report.json");
