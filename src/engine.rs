@@ -226,7 +226,11 @@ impl Engine {
         let _making = core.making.lock();
         let tenant = self.tenant(name)?.0;
         let mut control = tenant.control.lock();
-        control.persist(core.shared.now_ms(), "operator", "deleted", |record| record.deleting = true)?;
+        // An earlier try may have come so far without knowing it.
+        control.settle()?;
+        if !control.record().deleting {
+            control.persist(core.shared.now_ms(), "operator", "deleted", |record| record.deleting = true)?;
+        }
         tenant.mark_deleted();
         core.tenants.write().remove(name);
         if let Err(holders) = core.shared.pins.begin_wait(tenant.id).wait(DROP_DEADLINE) {
@@ -277,8 +281,8 @@ impl Open {
         let verdict = shared.check();
         shared.close();
         self.threads.join(deadline)?;
-        let tenants: Vec<Arc<Inner>> = self.core.tenants.write().drain().map(|(_, tenant)| tenant).collect();
-        for tenant in &tenants {
+        // They stay listed until all of them have ended: a second call waits for the same operations.
+        for tenant in &self.core.all() {
             tenant.wake_callers();
             if let Err(holders) = shared.pins.begin_wait(tenant.id).wait(deadline) {
                 let message =
@@ -287,6 +291,7 @@ impl Open {
             }
             tenant.spaces.write().clear();
         }
+        self.core.tenants.write().clear();
         let synced = shared.catalog.close();
         if verdict.is_ok() && synced.is_ok() {
             self.core.write_mark(true)?;

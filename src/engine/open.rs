@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use cutover_formats::codec::RecordType;
 use cutover_formats::meta::EngineRecord;
-use cutover_formats::{Phase, Role};
+use cutover_formats::{Phase, Role, StoreId};
 use parking_lot::{Mutex, RwLock};
 
 use super::{Builder, Core, Engine, Open, start_threads};
@@ -53,9 +53,13 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     mark.write(&EngineRecord { incarnation, clock_ms: clock.now_ms(), clean: false })?;
     let shared =
         Arc::new(Shared::new(dir, clock, builder.durability, catalog, builder.observer, incarnation));
-    let mut tenants = Vec::new();
-    for control in controls.into_iter().flatten() {
-        tenants.extend(open_tenant(&shared, control)?);
+    let (deleted, kept): (Vec<_>, Vec<_>) =
+        controls.into_iter().flatten().partition(|control| control.record().deleting);
+    let tenants =
+        kept.into_iter().map(|control| open_tenant(&shared, control)).collect::<Result<Vec<_>>>()?;
+    // Only now is it known who else uses the stores of those that are to go.
+    for control in deleted {
+        finish_delete(&shared, control)?;
     }
     shared.catalog.remove_orphans()?;
     for tenant in &tenants {
@@ -75,8 +79,19 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     Ok(Engine(Arc::new(open)))
 }
 
-/// Opens the stores of a tenant; `None` if it was being deleted, which is finished here.
-fn open_tenant(shared: &Arc<Shared>, mut control: Control) -> Result<Option<Arc<Inner>>> {
+/// Finishes a delete that was cut short. Its stores need not open, and some may be gone already.
+fn finish_delete(shared: &Arc<Shared>, control: Control) -> Result<()> {
+    let id = control.record().id;
+    for store in stores_of(&control) {
+        shared.catalog.note_user(store, id);
+    }
+    let tenant = Inner::new(Arc::clone(shared), control, Vec::new());
+    let control = tenant.control.lock();
+    erase(shared, &tenant, &control)
+}
+
+/// Opens the stores of a tenant.
+fn open_tenant(shared: &Arc<Shared>, mut control: Control) -> Result<Arc<Inner>> {
     let record = control.record().clone();
     let id = record.id;
     for left in &record.retire {
@@ -105,17 +120,12 @@ fn open_tenant(shared: &Arc<Shared>, mut control: Control) -> Result<Option<Arc<
     control.drive.waited =
         broken_target.is_none() && record.status.phase == Phase::Stable && record.retire.is_empty();
     let tenant = Arc::new(Inner::new(Arc::clone(shared), control, spaces));
-    if record.deleting {
-        let control = tenant.control.lock();
-        erase(shared, &tenant, &control)?;
-        return Ok(None);
-    }
     if let Some(err) = broken_target {
         let mut control = tenant.control.lock();
         let why = format!("the target does not open and is dropped: {err}");
         transition::make(&tenant, &mut control, Move::Cancel, "recovery", &why)?;
     }
-    Ok(Some(tenant))
+    Ok(tenant)
 }
 
 /// Finishes intents and resolves keys that are live twice, before the first call is served.
@@ -133,14 +143,7 @@ fn recover(tenant: &Inner, clean: bool) -> Result<()> {
 
 /// Removes a tenant that is marked as deleted: its rows, its stores where nobody else uses them, its files last.
 pub(super) fn erase(shared: &Shared, tenant: &Inner, control: &Control) -> Result<()> {
-    let record = control.record();
-    let status = record.status;
-    let stores: Vec<_> = [Some(status.initial), status.target]
-        .into_iter()
-        .flatten()
-        .chain(record.retire.iter().copied())
-        .collect();
-    for id in stores {
+    for id in stores_of(control) {
         tenant.forget_space(id);
         while driver::leave_store(tenant, id)? == Released::Busy {
             // Pins are gone; what is still held is on its way out of a call.
@@ -155,4 +158,11 @@ pub(super) fn erase(shared: &Shared, tenant: &Inner, control: &Control) -> Resul
         ));
     }
     Ok(())
+}
+
+/// Every store that a tenant has rows in.
+fn stores_of(control: &Control) -> Vec<StoreId> {
+    let record = control.record();
+    let status = record.status;
+    [Some(status.initial), status.target].into_iter().flatten().chain(record.retire.iter().copied()).collect()
 }

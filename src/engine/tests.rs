@@ -129,3 +129,108 @@ fn who_asked_for_it_is_told_instead() {
     assert_eq!(stopped.launched.unwrap_err().kind(), ErrorKind::StatusChanged);
     assert!(stopped.tenant.instance_by_key("scope", b"k").unwrap().is_none(), "nothing happened");
 }
+
+/// Opens the directory on the same memory disks again.
+fn open_on(dir: &std::path::Path, driver: &MemoryDriver) -> Engine {
+    Engine::builder(dir.join("data")).driver(Arc::new(driver.clone())).background(false).open().unwrap()
+}
+
+fn tenant_in(engine: &Engine, name: &str, store: &str) -> Tenant {
+    let tenant = engine.create_tenant(name, TenantOptions::new(memory(store))).unwrap();
+    tenant.define("work", 1, "t", name.as_bytes()).unwrap();
+    tenant
+}
+
+/// As if the process had died while the tenant was being deleted: it is marked, and no more.
+fn mark_as_deleted(tenant: &Tenant) {
+    tenant.0.control.lock().persist(1, "test", "deleted", |record| record.deleting = true).unwrap();
+}
+
+#[test]
+fn finishing_a_delete_at_opening_takes_nothing_from_who_shares_the_store() {
+    for deleted in ["one", "two"] {
+        let dir = tempfile::tempdir().unwrap();
+        let driver = MemoryDriver::new();
+        let engine = open_on(dir.path(), &driver);
+        let tenants = [tenant_in(&engine, "one", "a"), tenant_in(&engine, "two", "a")];
+        tenants.iter().filter(|tenant| tenant.name() == deleted).for_each(mark_as_deleted);
+        engine.close(LONG).unwrap();
+        drop((engine, tenants));
+        let engine = open_on(dir.path(), &driver);
+        let kept = if deleted == "one" { "two" } else { "one" };
+        assert_eq!(engine.tenants(), [kept]);
+        let found = engine.tenant(kept).unwrap().definition("work", 1).unwrap().unwrap();
+        assert_eq!(found.body, kept.as_bytes());
+    }
+}
+
+#[test]
+fn a_delete_that_had_removed_the_store_already_is_finished_at_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = MemoryDriver::new();
+    let engine = open_on(dir.path(), &driver);
+    let tenant = tenant_in(&engine, "one", "a");
+    mark_as_deleted(&tenant);
+    let store = tenant.status().initial;
+    tenant.0.forget_space(store);
+    crate::migration::driver::leave_store(&tenant.0, store).unwrap();
+    assert!(engine.store_path(store).is_none());
+    drop((tenant, engine));
+    let engine = open_on(dir.path(), &driver);
+    assert!(engine.tenants().is_empty());
+}
+
+#[test]
+fn a_deleted_tenant_is_not_brought_back_by_who_still_holds_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = MemoryDriver::new();
+    let engine = open_on(dir.path(), &driver);
+    let tenant = tenant_in(&engine, "one", "a");
+    tenant.migration().start(memory("b"), MigrationOptions::default()).unwrap();
+    while tenant.status().phase != Phase::Migration {
+        engine.step().unwrap();
+    }
+    engine.delete_tenant("one").unwrap();
+    // The driver's thread may have been waiting for it, and a program may ask it for anything.
+    for _ in 0..3 {
+        crate::migration::driver::step(&tenant.0);
+    }
+    let migration = tenant.migration();
+    for refused in [migration.hold(Hold::All), migration.reverse(), migration.switch()] {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::NotFound);
+    }
+    let start = migration.start(memory("c"), MigrationOptions::default());
+    assert_eq!(start.unwrap_err().kind(), ErrorKind::NotFound);
+    let files: Vec<_> = std::fs::read_dir(dir.path().join("data/meta"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("tenant-"))
+        .collect();
+    assert!(files.is_empty(), "{files:?}");
+    drop((tenant, migration, engine));
+    assert!(open_on(dir.path(), &driver).tenants().is_empty());
+}
+
+#[test]
+fn closing_twice_does_not_let_go_of_a_directory_that_is_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open(dir.path());
+    let tenant = tenant_in(&engine, "one", "a");
+    let (held, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _op = tenant.0.enter("a long operation").unwrap();
+            held.wait();
+            end.wait();
+        });
+        held.wait();
+        for _ in 0..2 {
+            let err = engine.close(Duration::from_millis(20)).unwrap_err();
+            assert_eq!(err.kind(), ErrorKind::TimedOut, "{err}");
+            let second = Engine::builder(dir.path().join("data")).open();
+            assert_eq!(second.err().unwrap().kind(), ErrorKind::Locked);
+        }
+        end.wait();
+    });
+    engine.close(LONG).unwrap();
+}

@@ -45,6 +45,9 @@ pub(crate) fn step(tenant: &Inner) -> Option<Duration> {
 fn try_step(tenant: &Inner, control: &mut Control) -> Result<Option<Duration>> {
     // After a write that was in doubt the record may be ahead of what is published.
     control.settle()?;
+    if control.check_exists().is_err() {
+        return Ok(None);
+    }
     let published = tenant.register.read().1;
     if published.epoch != control.record().status.epoch {
         transition::publish(tenant, control, published.phase);

@@ -347,6 +347,7 @@ impl Migration {
         let tenant = &*self.tenant.0;
         tenant.shared.check()?;
         let mut control = tenant.control.lock();
+        control.check_exists()?;
         if control.record().migration.is_none() {
             let legal = phase::legal_in_words(control.record().status.phase);
             return Err(Error::new(

@@ -21,6 +21,7 @@ const FREE_BYTES: u64 = 64 << 20;
 
 /// Refuses a move that is not legal in the present phase, in words.
 pub(crate) fn check_legal(control: &Control, tried: Move) -> Result<()> {
+    control.check_exists()?;
     match phase::next(control.record().status.phase, tried) {
         Ok(_) => Ok(()),
         Err(illegal) => Err(Error::new(ErrorKind::IllegalMove, illegal.to_string())),

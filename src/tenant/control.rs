@@ -100,8 +100,17 @@ impl Control {
         self.epoch
     }
 
+    /// Refuses to act on a tenant that was deleted.
+    pub(crate) fn check_exists(&self) -> Result<()> {
+        if !self.record.deleting {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::NotFound, format!("the tenant {:?} was deleted", self.record.name)))
+    }
+
     /// Makes a changed record durable in both slots, then tells the journal. If an earlier write had failed and turns out to have
-    /// happened after all, this one does not: the record is then as it was found, and the caller looks again.
+    /// happened after all, this one does not: the record is then as it was found, and the caller looks again. A record that says
+    /// "deleted" is the last one: whoever still holds the tenant must not bring its files back.
     pub(crate) fn persist(
         &mut self,
         at_ms: u64,
@@ -109,6 +118,7 @@ impl Control {
         why: &str,
         change: impl FnOnce(&mut TenantRecord),
     ) -> Result<()> {
+        self.check_exists()?;
         let mut record = self.record.clone();
         let from = record.status.phase;
         change(&mut record);
