@@ -208,9 +208,10 @@ impl Inner {
             return Ok(None);
         }
         if record.cancel_requested {
-            if (key.is_some() || record.key.is_none()) && self.leases.ask_to_stop(entry.instance) == 0 {
-                self.end_cancelled(&op, space, entry, record)?;
-            } else {
+            if self.leases.ask_to_stop(entry.instance) > 0 {
+                // It ends with the last of these. The step is not offered again, or whoever claims would only ever find it.
+            } else if key.is_none() && record.key.is_some() {
+                // The cancel came between the looks: once more, with the key.
                 self.queue.offer(entry.clone());
             }
             return Ok(None);

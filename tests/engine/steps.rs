@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
-use cutover::{Beat, Completion, Ending, ErrorKind, Failure, NewStep, Settled, Tenant, Worker};
+use cutover::{Beat, Completion, Ended, Ending, ErrorKind, Failure, NewStep, Settled, Tenant, Worker};
 
 use crate::common::{Home, KEEP, LONG, keyed, memory, started, tenant, with_step};
 
@@ -152,4 +152,26 @@ fn a_long_queue_comes_out_whole_and_in_order() {
         .collect();
     let claimed: Vec<_> = std::iter::from_fn(|| claim(&worker)).map(|task| task.instance).collect();
     assert!(launched == claimed, "{} launched, {} claimed", launched.len(), claimed.len());
+}
+
+/// Of a cancelled instance one step is held and another is ready: who claims gets the step of somebody else, or nothing, at once.
+#[test]
+fn a_cancelled_instance_does_not_keep_a_worker_from_other_work() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let id = started(tenant.launch(&keyed("k").step(NewStep::new("a")).step(NewStep::new("b"))).unwrap());
+    let holder = worker(&tenant);
+    let held = claim(&holder).unwrap();
+    assert_eq!(tenant.cancel(id, "enough").unwrap(), Ended::Asked);
+    let other = started(tenant.launch(&with_step("other")).unwrap());
+    let (done_with, claimed) = std::sync::mpsc::channel();
+    let claiming = tenant.clone();
+    std::thread::spawn(move || {
+        let worker = claiming.worker("late").unwrap();
+        done_with.send([claim(&worker), claim(&worker)]).ok();
+    });
+    let [first, second] = claimed.recv_timeout(LEASE / 2).expect("a claim that does not wait returns");
+    assert_eq!((first.unwrap().instance, second), (other, None));
+    assert_eq!(holder.complete(&held, Completion::default()).unwrap(), done(Some(Ending::Cancelled)));
 }
