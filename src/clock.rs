@@ -23,6 +23,11 @@ pub(crate) fn deadline(timeout: Duration) -> Instant {
     Instant::now() + timeout.min(Duration::from_secs(100 * 365 * 86_400))
 }
 
+/// A duration in milliseconds; one that no record can hold is cut to the longest that it can.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// The operating system's clocks.
 #[derive(Debug)]
 pub struct SystemClock(Instant);

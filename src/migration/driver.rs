@@ -179,7 +179,7 @@ fn dwell_left(tenant: &Inner, control: &Control) -> Duration {
     let record = control.record();
     let at = Phase::ALL.iter().position(|phase| *phase == record.status.phase);
     let dwell = record.migration.as_ref().zip(at).and_then(|(migration, at)| migration.dwell_ms.get(at));
-    let until = record.entered_ms + dwell.copied().unwrap_or(0);
+    let until = record.entered_ms.saturating_add(dwell.copied().unwrap_or(0));
     Duration::from_millis(until.saturating_sub(tenant.shared.now_ms()))
 }
 

@@ -60,7 +60,7 @@ impl MigrationOptions {
     pub fn dwell(mut self, phase: Phase, time: Duration) -> Self {
         let at = Phase::ALL.iter().position(|other| *other == phase);
         if let Some(dwell) = at.and_then(|at| self.dwell_ms.get_mut(at)) {
-            *dwell = time.as_millis() as u64;
+            *dwell = clock::millis(time);
         }
         self
     }

@@ -135,14 +135,14 @@ impl Inner {
         let now_ms = self.shared.now_ms();
         let scope = record.key.as_ref().map(|(scope, _)| scope.as_str());
         let retention = self.retention.read().of(scope);
-        let collect_ms = now_ms + retention.instance_ms;
+        let collect_ms = now_ms.saturating_add(retention.instance_ms);
         if record.open_steps > 0 {
             self.add_unready(changes, space, id)?;
         }
         if let Some((scope, key)) = record.key.clone() {
             let row = RowId::Key { scope: scope.into(), key: key.into() };
             let revision = space.key(self.id, &row)?.map_or(1, |record| record.revision + 1);
-            let out_of_scope_ms = now_ms + retention.key_ms;
+            let out_of_scope_ms = now_ms.saturating_add(retention.key_ms);
             let ended = Some(KeyEnd { ending: how.ending, out_of_scope_ms });
             let epoch = record.epoch;
             if let RowId::Key { scope, key } = row.clone() {
@@ -159,7 +159,7 @@ impl Inner {
         record.ended = Some(InstanceEnd { ending: how.ending, at_ms: now_ms, collect_ms, reason });
         record.revision += 1;
         changes.put(RowId::Instance { id }, Record::Instance(record));
-        Ok(now_ms + retention.instance_ms.min(retention.key_ms))
+        Ok(now_ms.saturating_add(retention.instance_ms.min(retention.key_ms)))
     }
 
     /// Takes the steps that are still ready out of the ready queue.

@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::queue::Entry;
 use super::types::{ConflictPolicy, Launch, Launched, NewStep, ReusePolicy};
 use super::{Inner, Operation, Tenant};
+use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Thread;
 use crate::store::space::Changes;
@@ -228,7 +229,7 @@ impl Inner {
     ) -> Option<u64> {
         let (Some(id), Some(digest)) = (&launch.request_id, digest) else { return None };
         let scope = launch.key.as_ref().map(|(scope, _)| scope.as_str());
-        let until_ms = self.shared.now_ms() + self.retention.read().of(scope).request_ms;
+        let until_ms = self.shared.now_ms().saturating_add(self.retention.read().of(scope).request_ms);
         let record = RequestRecord { digest, answer, until_ms };
         changes.put(RowId::Request { id: id.clone().into() }, Record::Request(record));
         changes.mark(RowId::Expiry { at_ms: until_ms, what: Expiring::Request { id: id.clone().into() } });
@@ -260,7 +261,7 @@ pub(super) struct New {
 impl New {
     fn build(tenant: &Inner, op: &Operation<'_>, launch: &Launch, digest: Option<[u8; 32]>) -> Self {
         let now_ms = tenant.shared.now_ms();
-        let start_ms = now_ms + launch.start_in.as_millis() as u64;
+        let start_ms = now_ms.saturating_add(clock::millis(launch.start_in));
         let id = InstanceId::new(op.home.id, now_ms, fastrand::u64(..));
         let mut changes = Changes::default();
         let mut entries = Vec::new();

@@ -49,6 +49,8 @@ impl Tenant {
     /// If a store cannot be read.
     pub fn list(&self, filter: &Filter, after: Option<InstanceId>, limit: usize) -> Result<InstancePage> {
         let tenant = &*self.0;
+        // A page without room would not say where the next one starts.
+        let limit = limit.max(1);
         let op = tenant.enter("list")?;
         let now_ms = tenant.shared.now_ms();
         let mut heads = Vec::new();

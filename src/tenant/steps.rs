@@ -226,7 +226,7 @@ impl Inner {
             token,
             worker: worker.to_owned(),
             length,
-            expires: self.shared.clock.monotonic() + length,
+            expires: self.shared.clock.monotonic().saturating_add(length),
             from_ms: self.shared.now_ms(),
             cancel_requested: false,
             entry: entry.clone(),
@@ -330,7 +330,7 @@ impl Inner {
         let attempts_left = report.step.history.len() as u32 + 1 < report.step.max_attempts;
         let retry_in = failure.retry_in.filter(|_| attempts_left && !report.record.cancel_requested);
         if let Some(delay) = retry_in {
-            let at_ms = now_ms + delay.as_millis() as u64;
+            let at_ms = now_ms.saturating_add(clock::millis(delay));
             let entry = Entry { at_ms, ..report.lease.entry.clone() };
             report.put_step(StepState::Ready { at_ms }, now_ms, Some(reason));
             report.changes.mark(entry.row());
