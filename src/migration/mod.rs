@@ -216,7 +216,7 @@ impl Migration {
                 control.drive.verified = false;
                 transition::persist(tenant, &mut control, "operator", "reverse asked for", |record| {
                     if let Some(migration) = &mut record.migration {
-                        migration.goal = goal;
+                        (migration.goal, migration.abandon) = (goal, false);
                     }
                 })
             }

@@ -113,6 +113,8 @@ pub(crate) fn make(tenant: &Inner, control: &mut Control, made: Move, who: &str,
         } else if let Some(migration) = &mut record.migration
             && made == Move::Reverse
         {
+            // What was to be given up was the other store.
+            migration.abandon = false;
             migration.goal = match status.phase {
                 Phase::Migration | Phase::PostMigration => Role::Target,
                 _ => Role::Initial,
