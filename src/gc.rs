@@ -62,9 +62,9 @@ pub(crate) fn step(tenant: &Inner) -> Result<u64> {
     if due > now_ms {
         return Ok(due);
     }
+    let op = tenant.enter("collect")?;
     // Rows that are added from here on lower it again.
     tenant.next_expiry.store(u64::MAX, Ordering::Release);
-    let op = tenant.enter("collect")?;
     for space in op.by_id() {
         let next = collect(tenant, space, due, now_ms).inspect_err(|_| tenant.expires_at(due))?;
         if next <= now_ms && op.other.is_some() {
