@@ -36,6 +36,18 @@ impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// The rows that change.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &RowId<'static>> {
+        self.0.iter().map(|(id, _)| id)
+    }
+
+    /// Takes out the changes of rows of which `which` says so.
+    pub(crate) fn split_off(&mut self, which: impl Fn(&RowId<'_>) -> bool) -> Self {
+        let (taken, kept) = std::mem::take(&mut self.0).into_iter().partition(|(id, _)| which(id));
+        self.0 = kept;
+        Self(taken)
+    }
 }
 
 /// One page of a scan.

@@ -53,6 +53,7 @@ impl Tenant {
     /// Durable, in both stores while there are two, when it returns.
     ///
     /// # Errors
+    /// [`Indeterminate`](ErrorKind::Indeterminate) if a store failed during the commit;
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) if it exists with other bytes; [`InvalidInput`](ErrorKind::InvalidInput) if the
     /// name is empty or longer than [`limits::MAX_NAME`], or the body larger than [`MAX_DEFINITION`].
     pub fn define(&self, name: &str, version: u32, content_type: &str, body: &[u8]) -> Result<Defined> {
@@ -64,6 +65,7 @@ impl Tenant {
         let _lock = tenant.shared.locks.definitions.lock((tenant.id, name, version));
         let id = row(name, version);
         let digest: [u8; 32] = Sha256::digest(body).into();
+        tenant.doubts.check(&id)?;
         let defined = match tenant.find_definition(&op, &id)? {
             Some(record) if record.digest == digest => Defined::Unchanged,
             Some(_) => {
@@ -74,7 +76,9 @@ impl Tenant {
                 let content_type = content_type.to_owned();
                 let created_ms = tenant.shared.now_ms();
                 let record = DefinitionRecord { body: body.to_vec(), content_type, digest, created_ms };
-                tenant.put_definition(&op.home, &id, record)?;
+                let mut changes = Changes::default();
+                changes.put(id.clone(), Record::Definition(record));
+                tenant.commit(&op.home, &changes)?;
                 Defined::Created
             }
         };
@@ -88,21 +92,24 @@ impl Tenant {
     /// # Errors
     /// If the store cannot be read.
     pub fn definition(&self, name: &str, version: u32) -> Result<Option<Definition>> {
-        let op = self.0.enter("read a definition")?;
+        let tenant = &*self.0;
+        let op = tenant.enter("read a definition")?;
         let id = row(name, version);
-        let record = match op.home.definition(self.0.id, &id)? {
-            Some(record) => Some(record),
-            None if op.other.is_none() => None,
-            None => {
-                // Missing at home: the other store may have it, and then home gets it.
-                let _lock = self.0.shared.locks.definitions.lock((self.0.id, name, version));
-                let found = self.0.find_definition(&op, &id)?;
-                if found.is_some() {
-                    self.0.bring_to_both(&op, &id)?;
-                }
-                found
-            }
+        let mut record = match tenant.known.has(name, version) {
+            true => op.home.definition(tenant.id, &id)?,
+            false => None,
         };
+        if record.is_none() {
+            // Not seen yet: it may be visible and not durable, so whoever defines it is waited for. Or missing at home: the other store
+            // may have it, and then home gets it.
+            let _lock = tenant.shared.locks.definitions.lock((tenant.id, name, version));
+            tenant.doubts.check(&id)?;
+            record = tenant.find_definition(&op, &id)?;
+            if record.is_some() {
+                tenant.bring_to_both(&op, &id)?;
+                tenant.known.add(name, version);
+            }
+        }
         Ok(record.map(|record| Definition {
             name: name.to_owned(),
             version,
@@ -120,7 +127,11 @@ impl Inner {
         if self.known.has(name, version) {
             return Ok(true);
         }
-        let found = self.find_definition(op, &row(name, version))?.is_some();
+        // What a define has written and not made durable yet is waited for.
+        let _lock = self.shared.locks.definitions.lock((self.id, name, version));
+        let id = row(name, version);
+        self.doubts.check(&id)?;
+        let found = self.find_definition(op, &id)?.is_some();
         if found {
             self.known.add(name, version);
         }

@@ -10,7 +10,7 @@ use cutover_formats::limits::{self, MAX_PAYLOAD};
 use cutover_formats::record::{
     Ending, InstanceEnd, InstanceRecord, KeyEnd, KeyRecord, NoteRecord, PayloadRecord, StepState,
 };
-use cutover_formats::{Expiring, InstanceId, NoteId, Prefix, Record, RowId};
+use cutover_formats::{Expiring, InstanceId, NoteId, Prefix, Record, RowId, StoreId};
 
 use super::launch::New;
 use super::types::{Ended, short_reason};
@@ -76,10 +76,12 @@ pub(crate) struct How<'a> {
 }
 
 impl Inner {
-    /// Applies changes with the engine's durability. A failure of the store leaves open whether they happened.
+    /// Applies changes with the engine's durability. A failure of the store leaves open whether they happened; what they touch is in
+    /// doubt from then on. The caller holds the locks of all of it.
     pub(super) fn commit(&self, space: &Space, changes: &Changes) -> Result<()> {
         space.apply(self.id, changes, self.shared.write()).map_err(|err| match err.kind() {
-            ErrorKind::Io | ErrorKind::Corrupt => {
+            ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Panicked => {
+                self.doubts.add(changes.rows());
                 Error::with_source(ErrorKind::Indeterminate, "whether the commit happened is unknown", err)
             }
             _ => err,
@@ -98,6 +100,7 @@ impl Inner {
         let (_, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
         let _key = record.key.as_ref().and_then(|key| self.shared.locks.keys.lock((self.id, key)));
         let _instance = self.shared.locks.instances.lock((self.id, id));
+        self.doubts.check(&RowId::Instance { id })?;
         let (space, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
         match &record.ended {
             Some(end) => Ok(Ended::Before(end.ending)),
@@ -193,25 +196,78 @@ impl Inner {
             // Later changes of a row win: the key's new holder stands behind its old one.
             end.append(std::mem::take(&mut new.changes));
             self.commit(&op.home, &end)?;
-        } else {
-            let rows = raw_rows(&op.home.encode(self.id, &new.changes)?);
-            let note = NoteRecord::Replace {
-                old,
-                old_store: space.id,
-                at_ms: self.shared.now_ms(),
-                reason: REPLACED.to_owned(),
-                rows,
-            };
-            let intent = RowId::Note(NoteId::Replace { old });
-            let mut intend = Changes::default();
-            intend.put(intent.clone(), Record::Note(note));
-            self.commit(&op.home, &intend)?;
-            self.commit(space, &end)?;
-            new.changes.delete(intent);
-            self.commit(&op.home, &new.changes)?;
+            self.after_end(old, deadline);
+            return Ok(());
+        }
+        let intent = RowId::Note(NoteId::Replace { old });
+        let payloads = self.intend(op, old, space.id, &intent, new)?;
+        if let Err(err) = self.commit(space, &end) {
+            return Err(self.withdraw(op, intent, &payloads, new, err));
         }
         self.after_end(old, deadline);
-        Ok(())
+        new.changes.delete(intent);
+        self.commit_or_doubt(&op.home, &new.changes)
+    }
+
+    /// Makes the intent to replace durable, and with it the rows of the new instance that may be large: they are found only by way of
+    /// its head, which comes last. The intent holds the others.
+    fn intend(
+        &self,
+        op: &Operation<'_>,
+        old: InstanceId,
+        old_store: StoreId,
+        intent: &RowId<'static>,
+        new: &mut New,
+    ) -> Result<Vec<RowId<'static>>> {
+        let large = |row: &RowId<'_>| matches!(row, RowId::Input { .. } | RowId::Step { .. });
+        let mut intend = new.changes.split_off(large);
+        let payloads = intend.rows().cloned().collect();
+        let rows = raw_rows(&op.home.encode(self.id, &new.changes)?);
+        let (at_ms, reason) = (self.shared.now_ms(), REPLACED.to_owned());
+        let note = NoteRecord::Replace { old, old_store, at_ms, reason, rows };
+        intend.put(intent.clone(), Record::Note(note));
+        // If this fails, the intent may be there: opening would finish it.
+        self.commit(&op.home, &intend).inspect_err(|err| {
+            if err.kind() == ErrorKind::Indeterminate {
+                self.doubts.add(new.changes.rows());
+            }
+        })?;
+        Ok(payloads)
+    }
+
+    /// The end of the old instance failed with `err` after the intent was made. If it was refused, the intent is taken back; if nobody
+    /// knows, or that fails too, opening finishes it, and until then the key waits.
+    fn withdraw(
+        &self,
+        op: &Operation<'_>,
+        intent: RowId<'static>,
+        payloads: &[RowId<'static>],
+        new: &New,
+        err: Error,
+    ) -> Error {
+        if err.kind() != ErrorKind::Indeterminate {
+            let mut back = Changes::default();
+            payloads.iter().cloned().for_each(|row| back.delete(row));
+            back.delete(intent);
+            if self.commit(&op.home, &back).is_ok() {
+                return err;
+            }
+        }
+        self.doubts.add(new.changes.rows());
+        Error::with_source(
+            ErrorKind::Indeterminate,
+            "the replacement was begun and is finished at opening",
+            err,
+        )
+    }
+
+    /// Commits what an intent has promised: if that does not succeed, in whatever way, opening does it.
+    fn commit_or_doubt(&self, space: &Space, changes: &Changes) -> Result<()> {
+        self.commit(space, changes).map_err(|err| {
+            self.doubts.add(changes.rows());
+            let message = "the replacement was begun and is finished at opening";
+            Error::with_source(ErrorKind::Indeterminate, message, err)
+        })
     }
 
     /// Finishes what a crash left of a replacement: ends the old instance if it lives, applies the rows of the new one.

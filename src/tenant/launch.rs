@@ -154,8 +154,10 @@ impl Inner {
     ) -> Result<Option<Answer>> {
         let Some(id) = &launch.request_id else { return Ok(None) };
         let now_ms = self.shared.now_ms();
+        let row = RowId::Request { id: id.as_slice().into() };
+        self.doubts.check(&row)?;
         for space in op.home_first() {
-            let found = space.request(self.id, &RowId::Request { id: id.as_slice().into() })?;
+            let found = space.request(self.id, &row)?;
             let Some(request) = found.filter(|request| now_ms < request.until_ms) else { continue };
             if Some(request.digest) != digest {
                 let message = "the request id was used before, with other contents";
@@ -184,6 +186,7 @@ impl Inner {
         key: &[u8],
     ) -> Result<Option<KeyRecord>> {
         let id = RowId::Key { scope: scope.into(), key: key.into() };
+        self.doubts.check(&id)?;
         let now_ms = self.shared.now_ms();
         let mut best: Option<KeyRecord> = None;
         for space in op.home_first() {

@@ -5,6 +5,7 @@
 
 pub(crate) mod control;
 mod definitions;
+mod doubts;
 mod end;
 mod launch;
 mod leases;
@@ -24,6 +25,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::control::Control;
 use self::definitions::Known;
+use self::doubts::Doubts;
 use self::leases::Leases;
 use self::queue::ReadyQueue;
 pub use self::steps::Worker;
@@ -54,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) next_expiry: AtomicU64,
     deleted: AtomicBool,
     known: Known,
+    doubts: Doubts,
     queue: ReadyQueue,
     leases: Leases,
     waiters: Waiters,
@@ -119,6 +122,7 @@ impl Inner {
             next_expiry: AtomicU64::new(0),
             deleted: AtomicBool::new(false),
             known: Known::default(),
+            doubts: Doubts::default(),
             queue: ReadyQueue::default(),
             leases: Leases::default(),
             waiters: Waiters::default(),

@@ -43,7 +43,7 @@ impl Tenant {
     }
 
     /// Up to `limit` instances that match, in the order of their ids, from behind `after` on. A page may have fewer, or none, and
-    /// still not be the last: `next` says. May show a launch that is just being made durable.
+    /// still not be the last: `next` says. May show a launch that is just being made durable, or one whose commit failed.
     ///
     /// # Errors
     /// If a store cannot be read.
@@ -116,6 +116,7 @@ impl Filter {
 
 impl Inner {
     fn show(&self, op: &Operation<'_>, id: InstanceId) -> Result<Option<Instance>> {
+        self.doubts.check(&RowId::Instance { id })?;
         let Some((space, record)) = op.locate(self.id, id)? else { return Ok(None) };
         let output = match record.ended {
             Some(_) => self.output(space, id)?,
@@ -170,6 +171,7 @@ impl Tenant {
     pub fn step_result(&self, instance: InstanceId, step: &str) -> Result<Option<Vec<u8>>> {
         let op = self.0.enter("read a result")?;
         let _instance = self.0.shared.locks.instances.lock((self.0.id, instance));
+        self.0.doubts.check(&RowId::Instance { id: instance })?;
         let row = RowId::Step { instance, step: step.into() };
         match op.locate(self.0.id, instance)? {
             Some((space, _)) => Ok(space

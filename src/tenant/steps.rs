@@ -134,6 +134,7 @@ impl Worker {
         let Some(lease) = tenant.leases.current(task.instance, &task.step, task.token, now) else {
             return Ok(Settled::Stale { why: EXPIRED });
         };
+        tenant.doubts.check(&RowId::Instance { id: task.instance })?;
         let Some((space, record)) = op.locate(tenant.id, task.instance)? else {
             return Ok(Settled::Stale { why: ENDED });
         };
@@ -203,6 +204,10 @@ impl Inner {
         let key = record.cancel_requested.then_some(record.key.as_ref()).flatten();
         let _key = key.and_then(|key| self.shared.locks.keys.lock((self.id, key)));
         let _instance = self.shared.locks.instances.lock((self.id, entry.instance));
+        if self.doubts.has(&RowId::Instance { id: entry.instance }) {
+            // It may never have been launched, or have ended.
+            return Ok(None);
+        }
         let Some((space, record)) = op.locate(self.id, entry.instance)? else { return Ok(None) };
         if record.ended.is_some() || self.leases.is_held(entry.instance, &entry.step) {
             return Ok(None);
@@ -213,6 +218,8 @@ impl Inner {
             } else if key.is_none() && record.key.is_some() {
                 // The cancel came between the looks: once more, with the key.
                 self.queue.offer(entry.clone());
+            } else {
+                self.end_cancelled(&op, space, entry, record)?;
             }
             return Ok(None);
         }

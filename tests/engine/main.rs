@@ -8,6 +8,8 @@
 )]
 
 mod common;
+mod doubtful;
+mod extremes;
 mod hammer;
 mod instances;
 mod launching;
