@@ -67,7 +67,7 @@ fn try_step(tenant: &Inner, control: &mut Control) -> Result<Option<Duration>> {
             tenant.shared.wake(Thread::Replicator);
             Ok(Some(DRAIN))
         }
-        Next::Drain => Ok(Some(DRAIN)),
+        Next::Drain => Ok(Some(if tenant.carry_requests()? { Duration::ZERO } else { DRAIN })),
         Next::Dwell => Ok(Some(dwell_left(tenant, control))),
         Next::Wait | Next::Hold | Next::Rest => Ok(None),
     }

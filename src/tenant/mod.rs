@@ -12,6 +12,7 @@ mod leases;
 mod query;
 mod queue;
 pub(crate) mod repair;
+mod requests;
 mod steps;
 pub(crate) mod types;
 mod waiters;

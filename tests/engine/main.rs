@@ -17,6 +17,7 @@ mod layouts;
 mod migrating;
 mod phases;
 mod refusals;
+mod requests;
 mod restarting;
 #[expect(dead_code, unreachable_pub, reason = "shared with the tests of the formats")]
 #[path = "../../storage-formats/tests/common/mod.rs"]
