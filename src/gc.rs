@@ -65,8 +65,17 @@ pub(crate) fn step(tenant: &Inner) -> Result<u64> {
     let op = tenant.enter("collect")?;
     // Rows that are added from here on lower it again.
     tenant.next_expiry.store(u64::MAX, Ordering::Release);
+    let mut failure = None;
     for space in op.by_id() {
-        let next = collect(tenant, space, due, now_ms).inspect_err(|_| tenant.expires_at(due))?;
+        let next = match collect(tenant, space, due, now_ms) {
+            Ok(next) => next,
+            Err(err) => {
+                // A store that fails, for good perhaps, does not keep the other one from being collected.
+                tenant.expires_at(due);
+                failure.get_or_insert(err);
+                continue;
+            }
+        };
         if next <= now_ms && op.other.is_some() {
             // The other store was not looked at: what it has from `due` on still waits.
             tenant.expires_at(due);
@@ -74,7 +83,7 @@ pub(crate) fn step(tenant: &Inner) -> Result<u64> {
         }
         tenant.expires_at(next);
     }
-    Ok(tenant.next_expiry.load(Ordering::Acquire))
+    failure.map_or_else(|| Ok(tenant.next_expiry.load(Ordering::Acquire)), Err)
 }
 
 /// Collects what is due in one store. Nothing is due before `from`: the remains of rows that were deleted there are not walked over again.

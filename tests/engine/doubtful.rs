@@ -4,14 +4,14 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cutover::formats::Family;
 use cutover::store::memory::MemoryDriver;
 use cutover::store::{Batch, Driver, Store, Write};
 use cutover::{
     ConflictPolicy, Ending, Engine, ErrorKind, Filter, InstanceId, Launch, Launched, MigrationOptions,
-    NewStep, Phase, Result, Tenant,
+    NewStep, Phase, Result, Retention, Tenant,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -255,4 +255,26 @@ fn a_large_replacement_over_two_stores_is_made_as_in_one() {
         let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
         assert_eq!((task.instance, task.input == input), (new, true));
     }
+}
+
+#[test]
+fn a_store_that_takes_no_writes_does_not_keep_the_other_from_being_collected() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let short = Retention { instance_ms: 300, key_ms: 300, request_ms: 300 };
+    let tenant = tenant(&engine, memory("a"), short);
+    let held = started(tenant.launch(&with_step("held")).unwrap());
+    tenant.migration().start(memory("b"), MigrationOptions::default()).unwrap();
+    reach(&tenant, Phase::PostMigration);
+    tenant.end(held, Ending::Completed, b"", "").unwrap();
+    machine.fail("a");
+    tenant.define("breaks it", 1, "t", b"").unwrap();
+    let new = started(tenant.launch(&keyed("new")).unwrap());
+    tenant.end(new, Ending::Completed, b"", "").unwrap();
+    let until = Instant::now() + LONG / 3;
+    while tenant.instance(new).unwrap().is_some() {
+        assert!(Instant::now() < until, "it was never collected");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(tenant.instance(held).unwrap().is_some(), "what takes no writes keeps what it has");
 }
