@@ -368,6 +368,8 @@ fn scenario(told: &Told, home: &TempDir) {
     const SIGABRT: i32 = 6;
     assert_eq!(output.status.signal(), Some(SIGABRT), "{}", output.status);
     let mut ledger = Ledger::read(std::str::from_utf8(&output.stdout).unwrap());
+    let (answers, definitions, tried) = (ledger.answers.len(), ledger.definitions.len(), &ledger.tried);
+    eprintln!("{answers} launches and {definitions} definitions acknowledged, in doubt {tried:?}");
     look_into_stores(told, &ledger, home);
 
     let (engine, tenant) = open(told, Duration::ZERO);
