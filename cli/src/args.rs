@@ -23,7 +23,7 @@ pub(crate) enum Command {
     /// Exit codes: 0 nothing failed, nothing lost, nothing twice, nothing different; 1 something did;
     /// 2 wrong usage or bad input; 5 too little was measured to say so.
     Run(Box<RunArgs>),
-    /// Show the main job in about twenty seconds: there and back again, on workflows that come with the program
+    /// Show the main job in about twenty seconds: RocksDB to sled, on workflows that come with the program
     Demo(DemoArgs),
     /// Say where the tenants of a directory that is not in use are, without changing it
     Status(StatusArgs),

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use cutover_formats::{InstanceId, Phase};
+use cutover_formats::{InstanceId, Phase, StoreId};
 use serde::{Deserialize, Serialize};
 
 use crate::entry::{Answer, Entry, Scope, Try};
@@ -58,6 +58,17 @@ pub(crate) struct Steps {
     pub completed: u64,
     /// Results refused because of an old lease.
     pub refused_stale: u64,
+}
+
+/// Running counts of the instances that were born in one store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Acknowledged.
+    pub started: u64,
+    /// Over, each counted once.
+    pub ended: u64,
+    /// Of these, reported as collected.
+    pub collected: u64,
 }
 
 /// An instance that was acknowledged.
@@ -114,6 +125,7 @@ pub(crate) struct Ledger {
     next_launch: u64,
     launches: Launches,
     steps: Steps,
+    tallies: BTreeMap<StoreId, Tally>,
     definitions: u64,
     wrong: Instances,
     problems: Vec<String>,
@@ -190,6 +202,16 @@ impl Ledger {
         self.definitions
     }
 
+    /// Counts of launches so far.
+    pub(crate) fn launches(&self) -> Launches {
+        self.launches
+    }
+
+    /// Instances so far by the store that they were born in, in the order in which the stores were made.
+    pub(crate) fn tallies(&self) -> Vec<Tally> {
+        self.tallies.values().copied().collect()
+    }
+
     /// What the next process must know.
     pub(crate) fn resume(&self) -> Resume {
         let live = self.lives.iter().filter(|life| !self.has_ended(life));
@@ -231,6 +253,7 @@ impl Ledger {
         match answer {
             Answer::Started(instance) => {
                 self.launches.started += 1;
+                self.tallies.entry(instance.store()).or_default().started += 1;
                 if let Some(holder) = expected {
                     self.problem(format!(
                         "key {}: {instance} was started beside the live {holder}",
@@ -260,6 +283,9 @@ impl Ledger {
 
     fn ended(&mut self, instance: InstanceId, completed: bool, began: Option<u64>, at: u64) {
         let fate = self.fates.entry(instance).or_default();
+        if fate.ends == 0 && !fate.collected {
+            self.tallies.entry(instance.store()).or_default().ended += 1;
+        }
         fate.ends += 1;
         fate.completed = completed;
         fate.end_began = began;
@@ -273,6 +299,11 @@ impl Ledger {
     fn collecting(&mut self, instance: InstanceId) {
         let killed = self.killed;
         let fate = self.fates.entry(instance).or_default();
+        if !fate.collected {
+            let tally = self.tallies.entry(instance.store()).or_default();
+            tally.collected += 1;
+            tally.ended += u64::from(fate.ends == 0);
+        }
         fate.collected = true;
         // The end is told before the row can expire, unless the process that would have told was killed.
         if fate.ends == 0 && !killed {

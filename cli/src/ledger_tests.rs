@@ -298,3 +298,17 @@ fn overlaps_look_beyond_the_neighbour() {
     );
     assert_eq!(overlaps(vec![span("a", 0, 100, 1), span("a", 50, 40, 2)]), [], "an empty span");
 }
+
+#[test]
+fn instances_are_counted_by_store_once() {
+    let mut story = Story::default().starts(1, "a", 1).starts(2, "b", 2).ends(1, 5);
+    // A collector that was interrupted says it again, and one that a kill cut off says it first.
+    for instance in [id(1), id(1), id(2)] {
+        story.0.note(&Entry::Collecting { instance, at: 9 });
+    }
+    assert_eq!(story.0.tallies(), [Tally { started: 2, ended: 2, collected: 2 }]);
+    let elsewhere = InstanceId::new(StoreId(7), 1, 1);
+    let story = story.tries(launch(3, "c", None)).acks(3, Answer::Started(elsewhere), 10);
+    assert_eq!(story.0.tallies().last(), Some(&Tally { started: 1, ended: 0, collected: 0 }));
+    assert_eq!((story.0.tallies().len(), story.0.launches().started), (2, 3));
+}

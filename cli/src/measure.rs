@@ -113,6 +113,8 @@ pub(crate) struct Measure {
     /// Times at which launchers started and stopped being at work, in turn.
     work: Vec<(u64, bool)>,
     copied: u64,
+    /// Definitions that there were to copy.
+    to_copy: u64,
     end: u64,
 }
 
@@ -133,7 +135,10 @@ impl Measure {
             }
             Entry::Phase { phase, at } => self.enter(*phase, *at),
             Entry::Waited { phase, took } => self.waits.push((*phase, *took)),
-            Entry::Copied { definitions, .. } => self.copied = self.copied.max(*definitions),
+            Entry::Copied { definitions, of } => {
+                self.copied = self.copied.max(*definitions);
+                self.to_copy = self.to_copy.max(*of);
+            }
             _ => {}
         }
     }
@@ -148,6 +153,26 @@ impl Measure {
     /// Time zero of the report.
     pub(crate) fn began(&self) -> u64 {
         self.began
+    }
+
+    /// Phases entered so far, each with the time.
+    pub(crate) fn phases(&self) -> &[(Phase, u64)] {
+        &self.phases
+    }
+
+    /// Answered launches from this place on: in the order in which they were noted, or, after the report, in that of their times.
+    pub(crate) fn samples(&self, from: usize) -> &[Sample] {
+        self.samples.get(from..).unwrap_or_default()
+    }
+
+    /// Definitions copied so far, and how many there are to copy.
+    pub(crate) fn copied(&self) -> (u64, u64) {
+        (self.copied, self.to_copy)
+    }
+
+    /// Whether launchers are at work.
+    pub(crate) fn working(&self) -> bool {
+        self.work.last().is_some_and(|(_, working)| *working)
     }
 
     /// Works everything out.
@@ -257,7 +282,7 @@ impl Measure {
     }
 
     /// Stretches of time in which launchers were at work.
-    fn shifts(&self) -> Vec<(u64, u64)> {
+    pub(crate) fn shifts(&self) -> Vec<(u64, u64)> {
         let mut shifts = Vec::new();
         let mut up = None;
         for (at, working) in &self.work {

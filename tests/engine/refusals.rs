@@ -244,7 +244,7 @@ fn names_and_sizes_over_their_limits_are_named_and_change_nothing() {
         (launch(work().step(NewStep::new("s").queue(""))), "the name of a queue is empty"),
         (
             launch(work().step(NewStep::new("s").input(large.clone()))),
-            "the input of a step has 4194305 bytes",
+            "the step \"s\": the input of a step has 4194305 bytes",
         ),
         (launch(steps), "the list of steps has 4097"),
         (

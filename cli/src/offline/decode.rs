@@ -47,7 +47,6 @@ pub(super) fn key(id: &RowId<'_>) -> String {
         RowId::Note(note) => match note {
             NoteId::Gap { name, version } => format!("gap: definition {name:?}, version {version}"),
             NoteId::Replace { old } => format!("intent to replace instance {old}"),
-            NoteId::Counters => "counters".to_owned(),
             NoteId::CopyPosition { migration } => format!("copy position of migration {migration}"),
         },
     }
@@ -166,11 +165,6 @@ fn of_note(it: &NoteRecord) -> Vec<Field> {
             field("at", utc(*at_ms)),
             field("reason", format!("{reason:?}")),
             field("rows", rows.len().to_string()),
-        ],
-        NoteRecord::Counters { instances, live, definitions } => vec![
-            field("instances", instances.to_string()),
-            field("live", live.to_string()),
-            field("definitions", definitions.to_string()),
         ],
         NoteRecord::CopyPosition { name, version, copied, bytes } => vec![
             field("last", format!("{name:?}, version {version}")),
