@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::os::unix::process::ExitStatusExt as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cutover::clock::{Clock, SystemClock};
 use cutover::formats::keys::NoteId;
@@ -352,9 +352,11 @@ fn wind_up(ledger: &mut Ledger, tenant: &Tenant, survivor: StoreId) {
 fn finish(told: &Told, ledger: &Ledger, tenant: &Tenant) {
     if told.when == When::Held {
         let expected = if told.way.hold() == Hold::All { "being resumed" } else { "being released" };
-        let until = std::time::Instant::now() + LONG;
+        let until = Instant::now() + LONG;
         while tenant.migration().progress().waiting_for != expected {
-            assert!(std::time::Instant::now() < until, "{:?}", tenant.migration().progress());
+            let progress = tenant.migration().progress();
+            assert!(Instant::now() < until, "{progress:?}");
+            assert_eq!(progress.status.phase, told.way.phase(), "the hold is forgotten");
             std::thread::sleep(Duration::from_millis(2));
         }
         stays(told, ledger, tenant);
