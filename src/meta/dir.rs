@@ -51,13 +51,23 @@ impl DataDir {
         &self.path
     }
 
-    /// Lets another engine have the directory.
+    /// Lets another engine have the directory. Said, and not left to the closing of the file: a process that this one is just starting
+    /// on another thread has the file too, until it has become the other program.
     pub(crate) fn unlock(&self) {
-        self.lock.lock().take();
+        if let Some(lock) = self.lock.lock().take() {
+            // If it fails, the closing does it.
+            drop(lock.unlock());
+        }
     }
 
     pub(crate) fn meta(&self) -> PathBuf {
         self.path.join("meta")
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        self.unlock();
     }
 }
 
@@ -201,4 +211,29 @@ fn create_private(path: &Path) -> Result<()> {
     builder
         .create(path)
         .map_err(|err| Error::io(format!("making the data directory {}", path.display()), err))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a process that is being started has of this one's files.
+    fn inherited(dir: &DataDir) -> File {
+        dir.lock.lock().as_ref().unwrap().try_clone().unwrap()
+    }
+
+    #[test]
+    fn whoever_has_inherited_the_lock_file_does_not_keep_the_directory() {
+        let home = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(home.path()).unwrap();
+        let _inherited = inherited(&dir);
+        dir.unlock();
+        let again = DataDir::open(home.path()).unwrap();
+        let _inherited = inherited(&again);
+        drop(again);
+        let looked_at = DataDir::look(home.path()).unwrap();
+        let _inherited = inherited(&looked_at);
+        drop(looked_at);
+        DataDir::open(home.path()).unwrap();
+    }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
-use cutover::{Beat, Ended, Ending, ErrorKind, Filter, InstanceState, Retention};
+use cutover::{
+    Beat, Ended, Ending, ErrorKind, Filter, InstanceState, Launch, Launched, Retention, ReusePolicy,
+    TenantOptions,
+};
 
 use crate::common::{Home, KEEP, LONG, keyed, memory, started, tenant, with_step, work};
 
@@ -108,6 +111,61 @@ fn what_has_ended_is_collected_at_its_time_and_nothing_else() {
     pass(1_000);
     assert_ne!(started(tenant.launch(&with_step("fresh").request_id("r")).unwrap()), ended);
     assert_eq!(tenant.instance(live).unwrap().unwrap().state, InstanceState::Running);
+}
+
+/// Each scope has its own times; another scope, and no scope at all, have those of the tenant. They are the same after a restart.
+#[test]
+fn retention_goes_by_scope() {
+    let home = Home::new();
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let open = || home.builder().clock(clock.clone()).background(false).open().unwrap();
+    let times = |instance_ms, key_ms, request_ms| Retention { instance_ms, key_ms, request_ms };
+    let options = TenantOptions::new(memory("a"))
+        .retention(times(2_000, 4_000, 6_000))
+        .scope_retention("brief", times(500, 1_000, 1_500))
+        .scope_retention("long", times(20_000, 40_000, 60_000));
+    let engine = open();
+    engine.create_tenant("acme", options).unwrap().define("work", 1, "text/plain", b"do it").unwrap();
+    engine.close(LONG).unwrap();
+    let engine = open();
+    let tenant = engine.tenant("acme").unwrap();
+    let scopes = ["brief", "long", "other", ""];
+    let ids = scopes.map(|scope| {
+        let launch = work().request_id(format!("request {scope}"));
+        let launch = if scope.is_empty() { launch } else { launch.key(scope, "k") };
+        let id = started(tenant.launch(&launch).unwrap());
+        tenant.end(id, Ending::Completed, b"out", "").unwrap();
+        id
+    });
+    // A launch that fails for want of its definition, unless the key or the request answers before that is looked for.
+    let nothing = || Launch::new("nothing", 1).reuse(ReusePolicy::RejectDuplicate);
+    let answers = |launch: &Launch| match tenant.launch(launch) {
+        Err(err) => err.kind() != ErrorKind::NotFound,
+        Ok(answer) => matches!(answer, Launched::Rejected { .. }),
+    };
+    // What of each scope is left: its instance, its key, its request.
+    let left = || {
+        [0, 1, 2, 3].map(|n| {
+            let (scope, request) = (scopes[n], format!("request {}", scopes[n]));
+            let instance = tenant.instance(ids[n]).unwrap().is_some();
+            let key = !scope.is_empty() && answers(&nothing().key(scope, "k"));
+            (instance, key, answers(&nothing().request_id(request)))
+        })
+    };
+    let expected = |ms: u64| {
+        let of = |(instance, key, request): (u64, u64, u64)| (ms < instance, ms < key, ms < request);
+        [(500, 1_000, 1_500), (20_000, 40_000, 60_000), (2_000, 4_000, 6_000), (2_000, 0, 6_000)].map(of)
+    };
+    assert_eq!(left(), expected(0));
+    let mut now_ms = 0;
+    for ends in [500, 1_000, 1_500, 2_000, 4_000, 6_000, 20_000, 40_000, 60_000] {
+        for ms in [ends - 1, ends] {
+            clock.advance(Duration::from_millis(ms - now_ms));
+            now_ms = ms;
+            while engine.step().unwrap() {}
+            assert_eq!(left(), expected(ms), "after {ms} ms");
+        }
+    }
 }
 
 #[test]

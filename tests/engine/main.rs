@@ -7,6 +7,10 @@
     reason = "a test that meets something unexpected is to panic"
 )]
 
+#[cfg(all(feature = "rocksdb", feature = "sled"))]
+mod aborting;
+#[cfg(all(feature = "rocksdb", feature = "sled"))]
+mod child;
 mod common;
 mod doubtful;
 mod extremes;
