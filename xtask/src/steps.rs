@@ -62,7 +62,7 @@ fn model(steps: &mut Steps, target: &Path) -> Result<(), String> {
     }
 }
 
-/// The status and the formats under Miri, where a nightly toolchain has it.
+/// The status under Miri, where a nightly toolchain has it.
 fn miri(steps: &mut Steps, target: &Path) -> Result<(), String> {
     let mut add = Command::new("rustup");
     add.args(["component", "add", "miri", "rust-src", "--toolchain", "nightly"]);
@@ -80,9 +80,7 @@ fn miri(steps: &mut Steps, target: &Path) -> Result<(), String> {
         }
     }
     let status = ["miri", "test", "-p", "cutover", "--no-default-features", "--lib", "status::"];
-    steps.run("Miri on the status", own_target(with(nightly_cargo(), &status), target, "miri"))?;
-    let formats = ["miri", "test", "-p", "cutover-formats", "--lib", "--tests"];
-    steps.run("Miri on the formats", own_target(with(nightly_cargo(), &formats), target, "miri"))
+    steps.run("Miri on the status", own_target(with(nightly_cargo(), &status), target, "miri"))
 }
 
 /// The fuzz targets are a workspace of their own, which the steps above do not see. Running them is left to people: see
