@@ -197,7 +197,8 @@ impl Catalog {
         Ok(Released::Done)
     }
 
-    /// After all tenants have said what they use: removes stores that a crash has left without users.
+    /// After all tenants have said what they use: removes stores that a crash has left without users, half removed ones too. Those of
+    /// a driver that this engine was not given wait for one that was.
     pub(crate) fn remove_orphans(&self) -> Result<()> {
         let mut state = self.state.lock();
         let orphans: Vec<StoreId> = state
@@ -205,24 +206,10 @@ impl Catalog {
             .stores
             .iter()
             .filter(|store| !store.retired && state.users.get(&store.id).is_none_or(BTreeSet::is_empty))
+            .filter(|store| self.drivers.contains_key(&store.driver))
             .map(|store| store.id)
             .collect();
-        for id in orphans {
-            self.remove(&mut state, id)?;
-        }
-        // And what a crash has left of stores that were retired, unless another one has taken their place.
-        for store in state.record.stores.iter().filter(|store| store.retired) {
-            let taken = state.record.stores.iter().any(|other| !other.retired && other.path == store.path);
-            let path = self.dir.join(&store.path);
-            if !taken
-                && path.exists()
-                && let Ok(driver) = self.driver(&store.driver)
-                && driver.exists(&path)
-            {
-                driver.destroy(&path)?;
-            }
-        }
-        Ok(())
+        orphans.into_iter().try_for_each(|id| self.remove(&mut state, id))
     }
 
     /// The record of a store, retired ones included.
@@ -277,18 +264,21 @@ impl Catalog {
         Ok(space)
     }
 
+    /// The files first, the record after them: a removal that a crash or an error cuts short is begun again, by whoever still has the
+    /// store to retire or by [`remove_orphans`](Self::remove_orphans). Once the record says that it is retired, what lies at its path is
+    /// somebody else's.
     fn remove(&self, state: &mut State, id: StoreId) -> Result<()> {
+        state.open.remove(&id);
+        if let Some(store) = state.record.stores.iter().find(|store| store.id == id && !store.retired) {
+            self.driver(&store.driver)?.destroy(&self.dir.join(&store.path))?;
+        }
         state.change(|catalog| {
             if let Some(store) = catalog.stores.iter_mut().find(|store| store.id == id) {
                 store.retired = true;
             }
         })?;
-        state.open.remove(&id);
         state.users.remove(&id);
-        match state.record.stores.iter().find(|store| store.id == id) {
-            Some(store) => self.driver(&store.driver)?.destroy(&self.dir.join(&store.path)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn path_of(&self, spec: &StoreSpec, record: &CatalogRecord) -> String {

@@ -21,6 +21,8 @@ mod layouts;
 mod migrating;
 mod phases;
 mod refusals;
+#[cfg(all(feature = "rocksdb", feature = "sled"))]
+mod removing;
 mod requests;
 mod restarting;
 #[expect(dead_code, unreachable_pub, reason = "shared with the tests of the formats")]
