@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutover::clock::ManualClock;
 use cutover::{
     Completion, ConflictPolicy, Defined, Ending, ErrorKind, Event, Hold, Launched, MigrationOptions, Move,
     Observer, Phase, Role, Settled, StoreStatus, Tenant,
@@ -318,6 +319,76 @@ fn whoever_watches_sees_each_phase_and_each_wait_in_order() {
     let expected: Vec<(u64, bool)> = (2..=5).flat_map(|epoch| [(epoch, false), (epoch, true)]).collect();
     assert_eq!(epochs, expected);
     assert!(seen.iter().any(|event| matches!(event, Event::Collecting { .. })));
+}
+
+/// What was compared before a close does not count after it: a definition may have come to one store only since.
+#[test]
+fn both_stores_are_compared_in_the_phase_that_gives_one_up() {
+    let home = Home::new();
+    let seen = Arc::new(Seen::default());
+    let engine = home.builder().observer(seen.clone()).open().unwrap();
+    let tenant = tenant(&engine, memory("a"), DROP);
+    let live = started(tenant.launch(&keyed("k")).unwrap());
+    tenant.migration().start(memory("b"), MigrationOptions::default()).unwrap();
+    reach(&tenant, Phase::PostMigration);
+    tenant.migration().reverse().unwrap();
+    settle(&tenant);
+    tenant.migration().start(memory("c"), MigrationOptions::default()).unwrap();
+    reach(&tenant, Phase::PostMigration);
+    tenant.end(live, Ending::Completed, b"", "").unwrap();
+    settle(&tenant);
+    let (mut compared, mut left) = (false, Vec::new());
+    for event in seen.0.lock().iter() {
+        match event {
+            Event::Waited { .. } => compared = false,
+            Event::Verified { .. } => compared = true,
+            Event::Phase { from, .. } => left.push((*from, compared)),
+            _ => {}
+        }
+    }
+    let expected = [
+        (Phase::Stable, false),
+        (Phase::PreMigration, true),
+        (Phase::Migration, false),
+        (Phase::PostMigration, true),
+        // Definitions went to both throughout.
+        (Phase::PreRollback, false),
+        (Phase::RollingBack, false),
+        (Phase::PostRollback, true),
+        (Phase::Stable, false),
+        (Phase::PreMigration, true),
+        (Phase::Migration, false),
+        (Phase::PostMigration, true),
+    ];
+    assert_eq!(left, expected);
+}
+
+/// Each phase dwells from its own beginning.
+#[test]
+fn the_dwells_of_two_phases_add_up() {
+    let home = Home::new();
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let engine = home.builder().clock(clock.clone()).background(false).open().unwrap();
+    let tenant = tenant(&engine, memory("a"), DROP);
+    let minute = Duration::from_secs(60);
+    let options =
+        MigrationOptions::default().dwell(Phase::PreMigration, minute).dwell(Phase::PostMigration, minute);
+    tenant.migration().start(memory("b"), options).unwrap();
+    let short = Duration::from_millis(1);
+    let expected = [
+        (Duration::ZERO, Phase::PreMigration),
+        (minute - short, Phase::PreMigration),
+        (short, Phase::PostMigration),
+        (minute - short, Phase::PostMigration),
+        (short, Phase::Stable),
+    ];
+    for (passed, phase) in expected {
+        clock.advance(passed);
+        for _ in 0..20 {
+            engine.step().unwrap();
+        }
+        assert_eq!(tenant.status().phase, phase, "{:?}", tenant.migration().progress());
+    }
 }
 
 #[test]
