@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cutover::{ConflictPolicy, Ending, Launch, Launched, NewStep, ReusePolicy};
+use cutover_formats::Phase;
 use fastrand::Rng;
 
 use super::fleet::Member;
@@ -16,10 +17,10 @@ use crate::plan::{TAIL, micros};
 
 /// One fresh launch in so many uses the key of an ended instance again.
 const REUSE_ONE_IN: usize = 10;
-/// Open tasks from which on a closed loop slows down, once a phase has had its dwell.
+/// Open tasks from which on a closed loop slows down while a store drains.
 const BACKLOG: u64 = 5_000;
 /// Launches per second of all launchers together while it is slow.
-const SLOW_PACE: f64 = 25.0;
+const SLOW_PACE: f64 = 10.0;
 /// Live instances at which launchers stop, so that memory is bounded whatever the rate.
 const MOST_LIVE: usize = 100_000;
 
@@ -127,10 +128,13 @@ impl Launcher<'_> {
     }
 }
 
-/// Launches per second in a closed loop. Full at the start of each phase, through its dwell; after that it gives way to a
-/// backlog that the workers have not got through.
+/// Launches per second in a closed loop. Full until the switch, so that the gaps around it are measured at the pace of those before it;
+/// while a store drains it gives way, after the phase's dwell, to a backlog that the workers have not got through.
 fn pace(site: &Site) -> f64 {
     let (phase, since) = site.board.with(|state| (state.phase, state.since));
+    if !matches!(phase, Phase::PostMigration | Phase::PostRollback) {
+        return site.plan.pace();
+    }
     let measured = site.plan.dwell(phase).unwrap_or(TAIL).max(TAIL) + TAIL / 4;
     let young = site.clock.now().saturating_sub(since.max(site.began)) < micros(measured);
     if young || site.fleet.open_tasks() < BACKLOG { site.plan.pace() } else { SLOW_PACE }

@@ -268,6 +268,10 @@ fn nothing_lands_under_a_status_after_the_wait_for_it() {
                 }
             });
         }
+        // On a busy machine all rounds could be over before the first of them is at work.
+        while landed.load(Ordering::Relaxed) == 0 {
+            thread::yield_now();
+        }
         for epoch in 1..=rounds {
             register.publish(Status::stable(epoch + 1, StoreId(1)));
             assert_eq!(pins.begin_wait(A).wait(LONG), Ok(()));
@@ -275,6 +279,5 @@ fn nothing_lands_under_a_status_after_the_wait_for_it() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    assert!(landed.into_inner() > 0);
     assert_eq!(late.into_inner(), 0);
 }
