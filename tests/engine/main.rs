@@ -19,6 +19,7 @@ mod instances;
 mod launching;
 mod layouts;
 mod migrating;
+mod panicking;
 mod phases;
 mod refusals;
 #[cfg(all(feature = "rocksdb", feature = "sled"))]
