@@ -4,7 +4,7 @@
 //! kill this process knows every answer that anybody could have acted on. A launch that was tried and not answered may have
 //! happened or not: the next child calls it again with the same request id before it does anything else.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 
 use crate::books::Books;
 use crate::entry::{Clock, Entry, Sink};
-use crate::failure::{FAILED, Failure, Result};
+use crate::failure::{Failure, Result};
 use crate::load::board::State;
 use crate::part::{Order, Standing};
 use crate::plan::{LONG_LIFE, Plan, TAIL};
@@ -25,24 +25,6 @@ use crate::plan::{LONG_LIFE, Plan, TAIL};
 const WHILE_OPENING_ONE_IN: usize = 5;
 /// A child that says nothing for so long has gone wrong.
 const SILENCE: Duration = Duration::from_secs(180);
-
-/// The child's side: entries as lines on stdout.
-#[derive(Debug, Default)]
-pub(crate) struct Pipe(Mutex<()>);
-
-impl Sink for Pipe {
-    fn put(&self, entry: Entry) {
-        let Ok(mut line) = serde_json::to_vec(&entry) else { return };
-        line.push(b'\n');
-        let one_at_a_time = self.0.lock();
-        let mut out = std::io::stdout().lock();
-        if out.write_all(&line).and_then(|()| out.flush()).is_err() {
-            // The parent is gone, and with it the ledger: nothing that is done from here on counts.
-            std::process::exit(i32::from(FAILED));
-        }
-        drop(one_at_a_time);
-    }
-}
 
 /// What the reader of a child's lines tells the killer.
 enum News {

@@ -1,15 +1,17 @@
 //! The part of a run that has the engine: everything from opening it to closing it. It runs in this process, or in one that
 //! is killed and started again.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::{Durability, Engine, Event, Observer, Retention, StoreSpec, Tenant, TenantOptions};
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::drive;
 use crate::entry::{Clock, Entry, Scope, Sink};
-use crate::failure::{Failure, Result};
+use crate::failure::{FAILED, Failure, Result};
 use crate::ledger::Resume;
 use crate::load::board::{Board, State};
 use crate::load::{self, Crew, Site};
@@ -152,11 +154,29 @@ pub(crate) struct Order {
     pub standing: Standing,
 }
 
+/// The ledger of a process that may be killed is in its parent: entries go to stdout, a line each.
+#[derive(Debug, Default)]
+struct Pipe(Mutex<()>);
+
+impl Sink for Pipe {
+    fn put(&self, entry: Entry) {
+        let Ok(mut line) = serde_json::to_vec(&entry) else { return };
+        line.push(b'\n');
+        let one_at_a_time = self.0.lock();
+        let mut out = std::io::stdout().lock();
+        if out.write_all(&line).and_then(|()| out.flush()).is_err() {
+            // The parent is gone, and with it the ledger: nothing that is done from here on counts.
+            std::process::exit(i32::from(FAILED));
+        }
+        drop(one_at_a_time);
+    }
+}
+
 /// Reads its order from stdin and runs the part; entries go to stdout, a line each.
 pub(crate) fn child() -> Result<()> {
     let order: Order = serde_json::from_reader(std::io::stdin().lock())
         .map_err(|err| Failure::new(format!("the order of the parent process cannot be read: {err}")))?;
     let workflows = crate::workflow::read_dir(&order.plan.workflows, order.plan.skip_bad)?.workflows;
-    let sink: Arc<dyn Sink> = Arc::new(crate::crash::Pipe::default());
+    let sink: Arc<dyn Sink> = Arc::new(Pipe::default());
     run(&order.plan, workflows, &order.standing, &sink)
 }

@@ -76,6 +76,27 @@ pub(crate) enum Way {
     Cancelled(u64),
 }
 
+impl Way {
+    /// The phases between the two stable ones, in order.
+    pub(crate) const fn passes(self) -> &'static [Phase] {
+        match self {
+            Way::Cancelled(_) => &[Phase::PreMigration],
+            Way::Forward => &[Phase::PreMigration, Phase::Migration, Phase::PostMigration],
+            Way::Back(Phase::Migration) => {
+                &[Phase::PreMigration, Phase::Migration, Phase::RollingBack, Phase::PostRollback]
+            }
+            Way::Back(_) => &[
+                Phase::PreMigration,
+                Phase::Migration,
+                Phase::PostMigration,
+                Phase::PreRollback,
+                Phase::RollingBack,
+                Phase::PostRollback,
+            ],
+        }
+    }
+}
+
 impl Plan {
     /// Checks what the command line cannot check by itself.
     pub(crate) fn new(args: &RunArgs) -> Result<Self> {
@@ -167,26 +188,11 @@ impl Plan {
 }
 
 fn dwells(told: &[(Dwell, Duration)], way: Way) -> [Option<u64>; 7] {
-    let passed: &[Phase] = match way {
-        Way::Cancelled(_) => &[Phase::PreMigration],
-        Way::Forward => &[Phase::PreMigration, Phase::Migration, Phase::PostMigration],
-        Way::Back(Phase::Migration) => {
-            &[Phase::PreMigration, Phase::Migration, Phase::RollingBack, Phase::PostRollback]
-        }
-        Way::Back(_) => &[
-            Phase::PreMigration,
-            Phase::Migration,
-            Phase::PostMigration,
-            Phase::PreRollback,
-            Phase::RollingBack,
-            Phase::PostRollback,
-        ],
-    };
     let mut out = [None; 7];
     for (which, time) in told {
         for phase in Phase::ALL {
             let meant = match which {
-                Dwell::All => passed.contains(&phase),
+                Dwell::All => way.passes().contains(&phase),
                 Dwell::One(one) => *one == phase,
             };
             if let Some(slot) = out.get_mut(phase as usize).filter(|_| meant) {

@@ -16,7 +16,6 @@ use std::time::Duration;
 use cutover_formats::{InstanceId, Prefix, RowId, StoreId, TenantId};
 use parking_lot::{Condvar, Mutex};
 
-use super::leases::Leases;
 use crate::error::Result;
 use crate::store::space::Space;
 
@@ -106,20 +105,20 @@ impl ReadyQueue {
         self.lanes.lock().offers
     }
 
-    /// Takes the first entry that is ready at `now_ms`, of the lanes of these stores.
+    /// Takes the first entry that is ready at `now_ms`, of the lanes of these stores. A step that is held under a lease is in no lane.
     pub(crate) fn take(
         &self,
         tenant: TenantId,
         queue: &str,
         stores: &[&Space],
-        leases: &Leases,
+        is_held: &dyn Fn(InstanceId, &str) -> bool,
         now_ms: u64,
     ) -> Result<Next> {
         let lanes = &mut self.lanes.lock().by_queue;
         let mut first: Option<Entry> = None;
         for space in stores {
             let lane = lanes.entry((queue.to_owned(), space.id)).or_insert_with(Lane::new);
-            lane.fill_if_empty(tenant, queue, space, leases)?;
+            lane.fill_if_empty(tenant, queue, space, is_held)?;
             if let Some(entry) = lane.entries.first()
                 && first.as_ref().is_none_or(|other| entry < other)
             {
@@ -176,7 +175,13 @@ impl Lane {
         }
     }
 
-    fn fill_if_empty(&mut self, tenant: TenantId, queue: &str, space: &Space, leases: &Leases) -> Result<()> {
+    fn fill_if_empty(
+        &mut self,
+        tenant: TenantId,
+        queue: &str,
+        space: &Space,
+        is_held: &dyn Fn(InstanceId, &str) -> bool,
+    ) -> Result<()> {
         while self.entries.is_empty() && self.mark != Mark::End {
             let after = match &self.mark {
                 Mark::At((at_ms, instance, step)) => Some(RowId::Ready {
@@ -197,7 +202,7 @@ impl Lane {
                 read += 1;
                 if let RowId::Ready { queue, at_ms, instance, step } = id {
                     last = Some((at_ms, instance, step.to_string()));
-                    if !leases.is_held(instance, &step) {
+                    if !is_held(instance, &step) {
                         let (queue, step) = (queue.into_owned(), step.into_owned());
                         entries.insert(Entry { at_ms, instance, step, queue, store: space.id });
                     }

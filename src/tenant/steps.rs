@@ -185,7 +185,8 @@ impl Inner {
     fn next_entry(&self, queue: &str) -> Result<Next> {
         let op = self.enter("claim")?;
         let stores: Vec<&Space> = op.by_id().map(|space| &**space).collect();
-        self.queue.take(self.id, queue, &stores, &self.leases, self.shared.now_ms())
+        let is_held = |instance, step: &str| self.leases.is_held(instance, step);
+        self.queue.take(self.id, queue, &stores, &is_held, self.shared.now_ms())
     }
 
     /// Steps whose lease has run out are ready again. Says how long until the next one does.

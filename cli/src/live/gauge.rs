@@ -212,22 +212,7 @@ impl Gauge {
 
 /// The phases that a plan goes through.
 fn way(plan: &Plan) -> Vec<Phase> {
-    let middle: &[Phase] = match plan.way {
-        Way::Cancelled(_) => &[Phase::PreMigration],
-        Way::Forward => &[Phase::PreMigration, Phase::Migration, Phase::PostMigration],
-        Way::Back(Phase::Migration) => {
-            &[Phase::PreMigration, Phase::Migration, Phase::RollingBack, Phase::PostRollback]
-        }
-        Way::Back(_) => &[
-            Phase::PreMigration,
-            Phase::Migration,
-            Phase::PostMigration,
-            Phase::PreRollback,
-            Phase::RollingBack,
-            Phase::PostRollback,
-        ],
-    };
-    [&[Phase::Stable], middle, &[Phase::Stable]].concat()
+    [&[Phase::Stable], plan.way.passes(), &[Phase::Stable]].concat()
 }
 
 /// Where on the way the run is. A way that the engine did not keep to is followed by the phase alone.
