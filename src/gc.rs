@@ -169,7 +169,6 @@ fn add_instance(
         for row in [RowId::Instance { id }, RowId::Input { id }, RowId::Output { id }] {
             changes.delete(row);
         }
-        tenant.counters.collected.fetch_add(1, Ordering::Relaxed);
     }
     Ok(())
 }

@@ -4,7 +4,6 @@
 //! launch of the key through, and power loss would then leave two live ones.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use cutover_formats::limits::{self, MAX_PAYLOAD};
 use cutover_formats::record::{
@@ -181,7 +180,6 @@ impl Inner {
     fn after_end(&self, id: InstanceId, deadline: u64) {
         self.leases.end_instance(id);
         self.announce(Vec::new(), Some(deadline));
-        self.counters.ended.fetch_add(1, Ordering::Relaxed);
         self.waiters.ended();
     }
 

@@ -45,8 +45,8 @@ impl Tenant {
         }
     }
 
-    /// Starts several, in order. Each is atomic by itself and answered by itself; it ends with the first error, whose launch and
-    /// those after it did not happen.
+    /// Starts several, in order. Each is atomic by itself and answered by itself; it ends with the first error. The launches after that one did
+    /// not happen; its own did not either, unless the error is [`Indeterminate`](ErrorKind::Indeterminate).
     ///
     /// # Errors
     /// As [`launch`](Self::launch), beside the answers that came before it.
@@ -141,7 +141,6 @@ impl Inner {
         }
         drop(held);
         self.announce(new.entries, new.deadline);
-        self.counters.started.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(Some(Answer::Started(new.id)))
     }
 

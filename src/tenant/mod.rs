@@ -52,7 +52,6 @@ pub(crate) struct Inner {
     /// The durable record and everything about a migration. Also the lock under which transitions are made.
     pub(crate) control: Mutex<Control>,
     pub(crate) retention: RwLock<control::Retentions>,
-    pub(crate) counters: Counters,
     /// No expiry row has a deadline before this, in milliseconds since 1970.
     pub(crate) next_expiry: AtomicU64,
     deleted: AtomicBool,
@@ -61,14 +60,6 @@ pub(crate) struct Inner {
     queue: ReadyQueue,
     leases: Leases,
     waiters: Waiters,
-}
-
-/// What has happened since the engine was opened: for people, not for decisions.
-#[derive(Debug, Default)]
-pub(crate) struct Counters {
-    pub(crate) started: AtomicU64,
-    pub(crate) ended: AtomicU64,
-    pub(crate) collected: AtomicU64,
 }
 
 /// An operation in progress. While it exists, no transition that it might have to know of comes to its end.
@@ -119,7 +110,6 @@ impl Inner {
             spaces: RwLock::new(spaces),
             retention: RwLock::new(control::Retentions::of_record(record)),
             control: Mutex::new(control),
-            counters: Counters::default(),
             next_expiry: AtomicU64::new(0),
             deleted: AtomicBool::new(false),
             known: Known::default(),
