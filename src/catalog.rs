@@ -11,12 +11,12 @@ use cutover_formats::codec::RecordType;
 use cutover_formats::limits;
 use cutover_formats::meta::{CatalogRecord, StoreRecord};
 use cutover_formats::{Layout, StoreId, TenantId};
-use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::slot::Slots;
 use crate::store::Driver;
 use crate::store::space::Space;
+use crate::sync::Mutex;
 
 /// Which store a tenant is to live in.
 #[derive(Debug, Clone, PartialEq, Eq)]

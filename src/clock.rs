@@ -6,8 +6,10 @@
 //! and run on monotonic time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::sync::Instant;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// Where time comes from. Passed in, so that tests can drive it.
 pub trait Clock: Send + Sync + 'static {

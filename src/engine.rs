@@ -10,7 +10,6 @@ use std::time::Duration;
 use cutover_formats::limits;
 use cutover_formats::meta::{EngineRecord, Retention, Status, TenantRecord};
 use cutover_formats::{Layout, StoreId};
-use parking_lot::{Mutex, RwLock};
 
 use crate::catalog::StoreSpec;
 use crate::clock::{Clock, SystemClock};
@@ -22,6 +21,7 @@ use crate::migration::driver;
 use crate::migration::replicate::Replicator;
 use crate::shared::{Durability, Shared, Thread};
 use crate::store::Driver;
+use crate::sync::{Mutex, RwLock};
 use crate::tenant::control::{self, Control};
 use crate::tenant::{Inner, Tenant};
 use crate::threads::Threads;

@@ -5,7 +5,6 @@
 //! deadline moved. It takes the same locks as everybody, works in bounded batches, and never touches definitions.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use cutover_formats::record::{InstanceRecord, KeyRecord, RequestRecord};
 use cutover_formats::{Expiring, Family, InstanceId, Prefix, Record, RowId, StoreId};
@@ -14,6 +13,7 @@ use crate::error::Result;
 use crate::event::Event;
 use crate::store::Write;
 use crate::store::space::{Changes, Space};
+use crate::sync::atomic::Ordering;
 use crate::tenant::Inner;
 
 /// Rows of the index that one step looks at in each store.

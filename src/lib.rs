@@ -13,6 +13,7 @@ pub mod offline;
 mod shared;
 pub mod status;
 pub mod store;
+mod sync;
 mod tenant;
 mod threads;
 

@@ -4,10 +4,9 @@
 //! stripe is a hash of what it guards, so two keys may share one: that costs a wait, never correctness.
 //! The order is checked at run time wherever debug assertions are on.
 
-use std::hash::{BuildHasher as _, Hash, RandomState};
+use std::hash::{BuildHasher as _, Hash};
 
-use crossbeam::utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
+use crate::sync::{CachePadded, Mutex, MutexGuard, RandomState};
 
 /// Enough that 64 threads on different keys seldom meet (a pair in 30 at 1,024 stripes meets once).
 const STRIPES: usize = 1024;
@@ -57,7 +56,7 @@ pub(crate) struct HeldOne<'l> {
 impl Stripes {
     fn new(rank: u8) -> Self {
         let stripes = (0..STRIPES).map(|_| CachePadded::new(Mutex::new(()))).collect();
-        Self { rank, hasher: RandomState::new(), stripes }
+        Self { rank, hasher: RandomState::default(), stripes }
     }
 
     pub(crate) fn lock(&self, what: impl Hash) -> Option<HeldOne<'_>> {
@@ -85,6 +84,8 @@ impl Stripes {
 mod order {
     use std::cell::Cell;
     use std::marker::PhantomData;
+
+    use crate::sync::thread_local;
 
     thread_local! {
         static HELD: Cell<u8> = const { Cell::new(0) };

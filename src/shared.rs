@@ -1,11 +1,9 @@
 //! What all tenants of an engine share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use cutover_formats::record::Token;
-use parking_lot::{Condvar, Mutex};
 
 use crate::catalog::Catalog;
 use crate::clock::EngineClock;
@@ -15,6 +13,8 @@ use crate::locks::Locks;
 use crate::meta::dir::DataDir;
 use crate::status::Pins;
 use crate::store::Write;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex};
 
 /// What an acknowledgement promises, for every call of an engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -2,15 +2,14 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
-use std::time::{Duration, Instant};
-
-use crossbeam::channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
+use std::time::Duration;
 
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::{Shared, Thread};
+use crate::sync::channel::{Receiver, Sender, bounded};
+use crate::sync::thread::{Builder, JoinHandle};
+use crate::sync::{Instant, Mutex};
 
 /// Longest sleep of a thread that has nothing to do.
 const IDLE: Duration = Duration::from_secs(1);

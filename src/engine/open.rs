@@ -6,7 +6,6 @@ use std::sync::Arc;
 use cutover_formats::codec::RecordType;
 use cutover_formats::meta::EngineRecord;
 use cutover_formats::{Phase, Role, StoreId};
-use parking_lot::{Mutex, RwLock};
 
 use super::{Builder, Core, Engine, Open, start_threads};
 use crate::catalog::{Catalog, Released};
@@ -20,6 +19,7 @@ use crate::migration::transition;
 use crate::shared::Shared;
 use crate::store::Driver;
 use crate::store::memory::MemoryDriver;
+use crate::sync::{Mutex, RwLock, thread};
 use crate::tenant::Inner;
 use crate::tenant::control::{self, Control};
 use crate::threads::Threads;
@@ -147,7 +147,7 @@ pub(super) fn erase(shared: &Shared, tenant: &Inner, control: &Control) -> Resul
         tenant.forget_space(id);
         while driver::leave_store(tenant, id)? == Released::Busy {
             // Pins are gone; what is still held is on its way out of a call.
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
     control.remove(&shared.dir.meta())?;

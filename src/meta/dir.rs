@@ -4,9 +4,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use parking_lot::Mutex;
-
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Mutex;
 
 /// Format version of the directory as a whole.
 pub(crate) const VERSION: u64 = 1;

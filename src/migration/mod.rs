@@ -10,7 +10,7 @@ pub mod phase;
 pub(crate) mod replicate;
 pub(crate) mod transition;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cutover_formats::meta::{EndedMigration, JournalLine, MigrationRecord};
 use cutover_formats::{Phase, Role, Status};
@@ -21,6 +21,7 @@ use crate::catalog::StoreSpec;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Thread;
+use crate::sync::{Instant, thread};
 use crate::tenant::Tenant;
 use crate::tenant::control::{Control, CopyProgress};
 
@@ -278,7 +279,7 @@ impl Migration {
             if Instant::now() >= deadline {
                 return Ok(false);
             }
-            std::thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(2));
         }
     }
 
@@ -300,7 +301,7 @@ impl Migration {
             if Instant::now() >= deadline {
                 return Ok(false);
             }
-            std::thread::sleep(Duration::from_millis(2));
+            thread::sleep(Duration::from_millis(2));
         }
     }
 

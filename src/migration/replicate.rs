@@ -5,7 +5,7 @@
 //! both stores.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cutover_formats::{StoreId, TenantId};
 
@@ -14,6 +14,7 @@ use super::driver;
 use crate::error::Result;
 use crate::event::Event;
 use crate::shared::Thread;
+use crate::sync::Instant;
 use crate::tenant::Inner;
 use crate::tenant::control::Control;
 use crate::tenant::repair::{Batched, Position};

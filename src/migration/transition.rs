@@ -3,8 +3,6 @@
 //! Invariant I7: the record is durable in both slots before the register is told. The wait for everybody who acted on the earlier status
 //! begins after that; who acts next asks [`Drive::waited`](crate::tenant::control::Drive).
 
-use std::time::Instant;
-
 use cutover_formats::meta::{EndedMigration, MigrationRecord, Outcome, TenantRecord};
 use cutover_formats::{Phase, Role};
 
@@ -13,6 +11,7 @@ use crate::catalog::StoreSpec;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::shared::Thread;
+use crate::sync::Instant;
 use crate::tenant::Inner;
 use crate::tenant::control::{Control, CopyProgress, Drive};
 

@@ -13,13 +13,14 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ptr;
 use std::rc::Rc;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use cutover_formats::TenantId;
 
 use super::slots::{Padded, Slots, State, Strong};
 use super::sync::{spin_loop, yield_now};
+use crate::sync::{Instant, ProcessMutex, thread, thread_local};
 
 /// The pins of one engine, over all its tenants.
 pub struct Pins {
@@ -106,7 +107,7 @@ struct Claim {
 
 impl Claim {
     fn new(slots: &Arc<Slots>) -> Self {
-        let thread = std::thread::current();
+        let thread = thread::current();
         let name = thread.name().map_or_else(|| format!("{:?}", thread.id()).into(), Arc::from);
         Self { slots: Arc::downgrade(slots), slot: slots.take(name), pinned: Cell::new(None) }
     }
@@ -221,7 +222,7 @@ impl Wait {
             if looks <= SPINS + YIELDS {
                 yield_now();
             } else {
-                std::thread::sleep(nap.min(left));
+                thread::sleep(nap.min(left));
                 nap = (nap * 2).min(LONGEST_NAP);
             }
         }
@@ -289,7 +290,7 @@ impl Details {
 }
 
 /// Names of operations by number, for the process: safe code cannot keep a string in an atomic word.
-static NAMES: Mutex<Vec<&'static str>> = Mutex::new(Vec::new());
+static NAMES: ProcessMutex<Vec<&'static str>> = ProcessMutex::new(Vec::new());
 /// The number of every name beyond the first 4,096. There are some twenty; this bounds a mistake.
 const OTHER: u16 = 4096;
 

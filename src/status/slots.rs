@@ -27,9 +27,8 @@
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use crossbeam::utils::CachePadded;
-
 use super::sync::{AtomicU64, Mutex, Ordering, fence, lock};
+use crate::sync::CachePadded;
 
 /// The orderings that the model weakens one by one; see the module's header.
 pub(super) trait Orders {

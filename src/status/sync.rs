@@ -1,4 +1,4 @@
-//! What the cores of this module are built from: the standard library's, or loom's when the model runs.
+//! What the cores of this module are built from: the crate's primitives, or loom's when the model runs.
 
 #[cfg(loom)]
 pub(super) use loom::{
@@ -9,13 +9,12 @@ pub(super) use loom::{
     },
     thread::yield_now,
 };
+
 #[cfg(not(loom))]
-pub(super) use std::{
-    hint::spin_loop,
-    sync::{
-        Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering, fence},
-    },
+pub(super) use crate::sync::{
+    StdMutex as Mutex, StdMutexGuard as MutexGuard,
+    atomic::{AtomicU64, Ordering, fence},
+    spin_loop,
     thread::yield_now,
 };
 

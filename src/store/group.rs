@@ -16,13 +16,12 @@
 //! Those who have applied but are not covered get an error as well, because a failed `fsync` may have dropped their
 //! pages and a second one would report success.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use super::{Stats, Write};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Instant, Mutex, MutexGuard};
 
 /// What a sync has to make durable against.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_formats::Family;
-use parking_lot::{Mutex, RwLock};
 
 use super::group::{GroupSync, Level};
 use super::{Batch, Change, Driver, Stats, Store, Visit, Write};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Mutex, RwLock, thread};
 
 /// Commits that may stay without a sync; older ones become durable by themselves, as on a real disk.
 const MAX_UNSYNCED: usize = 1 << 20;
@@ -252,7 +252,7 @@ impl MemoryStore {
     fn sync_shared(&self, level: Level) -> Result<()> {
         let upto = self.disk.data.read().applied;
         if !self.sync_takes.is_zero() {
-            std::thread::sleep(self.sync_takes);
+            thread::sleep(self.sync_takes);
         }
         let mut data = self.disk.data.write();
         self.check(&data)?;

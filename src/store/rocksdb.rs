@@ -15,7 +15,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cutover_formats::Family;
 use rocksdb::statistics::{StatsLevel, Ticker};
@@ -27,6 +26,7 @@ use rocksdb::{
 use super::group::Poison;
 use super::{Batch, Change, Driver, Stats, Store, Visit, Write, files};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// The families are fixed, so nothing ever changes the map of column families. Named with its thread mode, because
 /// the crate's alias changes its meaning with a feature that another crate may switch on.

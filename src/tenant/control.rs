@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::time::Instant;
 
 use cutover_formats::codec::RecordType;
 use cutover_formats::meta::{JournalLine, Retention, TenantRecord};
@@ -15,6 +14,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::meta::journal::Journal;
 use crate::meta::slot::Slots;
 use crate::status::Wait;
+use crate::sync::Instant;
 
 /// The record of a tenant and what goes with it. Whoever holds its lock may change the status.
 pub(crate) struct Control {

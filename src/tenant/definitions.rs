@@ -10,7 +10,6 @@ use std::sync::Arc;
 use cutover_formats::limits::{self, MAX_DEFINITION};
 use cutover_formats::record::{DefinitionRecord, NoteRecord};
 use cutover_formats::{NoteId, Record, RowId};
-use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 
 use super::types::{Defined, Definition};
@@ -18,6 +17,7 @@ use super::{Inner, Operation, Tenant};
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Thread;
 use crate::store::space::{Changes, Space};
+use crate::sync::RwLock;
 
 /// Most names that are remembered as defined.
 const KNOWN: usize = 65_536;

@@ -7,12 +7,12 @@
 //! What is in doubt is noted before the locks of the failed commit are let go of, and looked up under the same locks.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use cutover_formats::RowId;
-use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// The rows of a tenant that are in doubt, in whichever store.
 #[derive(Default)]

@@ -21,6 +21,7 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Thread;
 use crate::store::space::Changes;
+use crate::sync;
 
 impl Tenant {
     /// Starts an instance, or says which one holds the key. It does not wait for a migration and does not fail because of one.
@@ -264,7 +265,7 @@ impl New {
     fn build(tenant: &Inner, op: &Operation<'_>, launch: &Launch, digest: Option<[u8; 32]>) -> Self {
         let now_ms = tenant.shared.now_ms();
         let start_ms = now_ms.saturating_add(clock::millis(launch.start_in));
-        let id = InstanceId::new(op.home.id, now_ms, fastrand::u64(..));
+        let id = InstanceId::new(op.home.id, now_ms, sync::random());
         let mut changes = Changes::default();
         let mut entries = Vec::new();
         if let Some((scope, key)) = &launch.key {

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use cutover_formats::InstanceId;
 use cutover_formats::record::Token;
-use parking_lot::Mutex;
 
 use super::queue::Entry;
+use crate::sync::Mutex;
 
 /// A lease that is held.
 #[derive(Debug, Clone)]

@@ -18,11 +18,9 @@ pub(crate) mod types;
 mod waiters;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cutover_formats::record::InstanceRecord;
 use cutover_formats::{InstanceId, RowId, Status, StoreId, TenantId};
-use parking_lot::{Mutex, RwLock};
 
 use self::control::Control;
 use self::definitions::Known;
@@ -35,6 +33,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Shared;
 use crate::status::{Pin, Register, Seq};
 use crate::store::space::Space;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
 
 /// A tenant of an open engine. Cheap to clone; all clones are the same tenant.
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! Queries: by id, by key, lists, and waiting for an end.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cutover_formats::record::InstanceRecord;
 use cutover_formats::{InstanceId, Prefix, Record, RowId};
@@ -11,6 +11,7 @@ use super::{Inner, Operation, Tenant};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::space::Space;
+use crate::sync::Instant;
 
 /// Most heads that one page of a list looks at, so that a filter which matches little does not hold a pin for long.
 const SCAN: usize = 4096;

@@ -14,10 +14,10 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use cutover_formats::{InstanceId, Prefix, RowId, StoreId, TenantId};
-use parking_lot::{Condvar, Mutex};
 
 use crate::error::Result;
 use crate::store::space::Space;
+use crate::sync::{Condvar, Mutex};
 
 /// Most entries of a lane in memory.
 const LANE: usize = 4096;

@@ -4,7 +4,7 @@
 //! same critical section as its commit (I9): one that comes after the lease ran out, or with a token that is not the current
 //! one, is refused and changes nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cutover_formats::limits::{self, MAX_PAYLOAD};
 use cutover_formats::record::{Assignment, Ending, InstanceRecord, StepRecord, StepState};
@@ -19,6 +19,7 @@ use super::{Inner, Operation, Tenant};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::space::{Changes, Space};
+use crate::sync::Instant;
 
 /// Longest time a blocked claim sleeps without looking.
 const NAP: Duration = Duration::from_secs(1);

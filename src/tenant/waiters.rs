@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 /// One condition for all instances of a tenant: an end wakes everybody, who then looks for himself.
 #[derive(Default)]

@@ -1,12 +1,13 @@
 //! Many threads.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cutover_formats::Family;
 
 use super::{Checked, Outcome, Trial, doing, ensure, expect, put};
 use crate::store::{Batch, Stats, Store, Write};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Instant, thread};
 
 const THREADS: u64 = 8;
 const COMMITS: u64 = 200;
@@ -14,7 +15,7 @@ const FAMILIES: [Family; 3] = [Family::Keys, Family::Instances, Family::Expiry];
 
 /// Runs the threads and returns the first thing that one of them found wrong.
 fn all<'s>(threads: impl IntoIterator<Item = Box<dyn FnOnce() -> Checked + Send + 's>>) -> Checked {
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let threads: Vec<_> = threads.into_iter().map(|thread| scope.spawn(thread)).collect();
         let ended =
             threads.into_iter().map(|thread| thread.join().unwrap_or(Err("a call panicked".to_owned())));
@@ -66,7 +67,7 @@ pub(super) fn visible(trial: &Trial<'_>) -> Checked<Outcome> {
         Ok(())
     };
     let writers = (0..).zip(returned).map(|(thread, own)| boxed(move || writer(thread, own)));
-    let (written, read) = std::thread::scope(|scope| {
+    let (written, read) = thread::scope(|scope| {
         let reader = scope.spawn(reader);
         let written = all(writers);
         done.store(true, Ordering::Release);

@@ -20,12 +20,13 @@ use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[expect(unused_imports, reason = "named in the documentation above")]
 use super::group::GroupSync;
 use super::{Driver, Store, files};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Instant, thread};
 
 /// Four times the largest page that stays in the log. A leaf has at most some 18 rows of 4 KiB and their keys; an inner
 /// page has up to 257 keys, cut after the first byte that tells them apart. 512 KiB holds both for keys of up
@@ -169,7 +170,7 @@ impl Drop for Closing {
     fn drop(&mut self) {
         let deadline = Instant::now() + CLOSING;
         while matches!(is_locked(&self.0), Ok(true)) && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
     }
 }

@@ -3,16 +3,16 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use cutover_formats::Family;
-use parking_lot::Mutex;
 
 use super::rows::{self, Chunks, Stored};
 use super::{Closing, SledOptions, shielded};
 use crate::error::{Error, Result};
 use crate::store::group::{GroupSync, Level};
 use crate::store::{Batch, Stats, Store, Visit, Write, files};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Rows that one batch of [`Store::remove_range`] removes, chunks included, unless one value alone has more.
 const REMOVED_AT_ONCE: usize = 1024;
