@@ -13,6 +13,8 @@ use cutover_formats::meta::{CatalogRecord, StoreRecord};
 use cutover_formats::{Layout, StoreId, TenantId};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::Files;
+use crate::meta::dir::Dir;
 use crate::meta::slot::Slots;
 use crate::store::Driver;
 use crate::store::space::Space;
@@ -69,6 +71,7 @@ pub(crate) enum Released {
 /// The catalog of an engine.
 pub(crate) struct Catalog {
     dir: PathBuf,
+    files: Arc<dyn Files>,
     drivers: BTreeMap<String, Arc<dyn Driver>>,
     layouts: BTreeMap<String, Arc<dyn Layout>>,
     state: Mutex<State>,
@@ -84,14 +87,15 @@ struct State {
 impl Catalog {
     pub(crate) fn open(
         dir: &Path,
-        meta: &Path,
+        meta: &Dir,
+        files: Arc<dyn Files>,
         drivers: BTreeMap<String, Arc<dyn Driver>>,
         layouts: BTreeMap<String, Arc<dyn Layout>>,
     ) -> Result<Self> {
         let (slots, record) = Slots::open(meta, "catalog", RecordType::Catalog)?;
         let record = record.unwrap_or_default();
         let state = State { record, slots, open: HashMap::new(), users: HashMap::new() };
-        Ok(Self { dir: dir.to_path_buf(), drivers, layouts, state: Mutex::new(state) })
+        Ok(Self { dir: dir.to_path_buf(), files, drivers, layouts, state: Mutex::new(state) })
     }
 
     /// A number for a new tenant, never given before.
@@ -142,7 +146,7 @@ impl Catalog {
             return Ok(space);
         }
         let at = self.dir.join(&path);
-        if driver.exists(&at) || std::fs::read_dir(&at).is_ok_and(|mut inside| inside.next().is_some()) {
+        if driver.exists(&at) || self.files.list(&at).is_ok_and(|inside| !inside.is_empty()) {
             return Err(Error::new(
                 ErrorKind::Foreign,
                 format!("{} is not empty and not a store of this engine", at.display()),

@@ -15,6 +15,7 @@ use crate::catalog::StoreSpec;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
+use crate::files::{Files, SystemFiles};
 use crate::gc;
 use crate::meta::slot::Slots;
 use crate::migration::driver;
@@ -58,6 +59,7 @@ pub struct Builder {
     drivers: Vec<Arc<dyn Driver>>,
     layouts: Vec<Arc<dyn Layout>>,
     clock: Arc<dyn Clock>,
+    files: Arc<dyn Files>,
     observer: Option<Arc<dyn Observer>>,
     background: bool,
 }
@@ -84,6 +86,12 @@ impl Builder {
     /// Another clock.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
+        self
+    }
+
+    /// Other files than those of the file system for what the engine keeps beside the stores.
+    pub fn files(mut self, files: Arc<dyn Files>) -> Self {
+        self.files = files;
         self
     }
 
@@ -151,6 +159,7 @@ impl Engine {
             drivers: open::default_drivers(),
             layouts: vec![Arc::new(cutover_formats::V1)],
             clock: Arc::new(SystemClock::default()),
+            files: Arc::new(SystemFiles),
             observer: None,
             background: true,
         }

@@ -5,6 +5,8 @@ pub mod clock;
 mod engine;
 mod error;
 mod event;
+pub mod fault;
+pub mod files;
 mod gc;
 mod locks;
 mod meta;

@@ -15,7 +15,8 @@ use cutover_formats::{
 };
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::meta::dir::{self, DataDir};
+use crate::files::SystemFiles;
+use crate::meta::dir::{self, DataDir, Dir};
 use crate::meta::slot::Slots;
 use crate::migration::phase::{self, Move};
 use crate::store::{Driver, Store, prefix_end};
@@ -38,7 +39,7 @@ impl Directory {
     /// [`Foreign`](ErrorKind::Foreign) if it is not ours or of a newer version, [`Corrupt`](ErrorKind::Corrupt) if the records of the
     /// directory as a whole are damaged beyond their second copies.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let dir = DataDir::look(path.as_ref())?;
+        let dir = DataDir::look(Dir::new(Arc::new(SystemFiles), path.as_ref()))?;
         let meta = dir.meta();
         let engine = Slots::look(&meta, "engine", RecordType::Engine)?;
         let catalog: Option<CatalogRecord> = Slots::look(&meta, "catalog", RecordType::Catalog)?;

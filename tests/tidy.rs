@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 /// The layers from the bottom up. Those on one line do not know each other. `lib.rs` stands above them all.
 const LAYERS: [&[&str]; 9] = [
     &["error"],
-    &["clock", "event", "locks"],
+    &["clock", "event", "files", "locks"],
     &["store", "status"],
-    &["meta"],
+    &["meta", "fault"],
     &["catalog"],
     &["shared"],
     &["tenant", "threads"],

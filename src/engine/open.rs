@@ -11,7 +11,7 @@ use super::{Builder, Core, Engine, Open, start_threads};
 use crate::catalog::{Catalog, Released};
 use crate::clock::EngineClock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::meta::dir::DataDir;
+use crate::meta::dir::{DataDir, Dir};
 use crate::meta::slot::Slots;
 use crate::migration::driver;
 use crate::migration::phase::Move;
@@ -36,14 +36,14 @@ pub(super) fn default_drivers() -> Vec<Arc<dyn Driver>> {
 }
 
 pub(super) fn open(builder: Builder) -> Result<Engine> {
-    let dir = DataDir::open(&builder.path)?;
+    let dir = DataDir::open(Dir::new(Arc::clone(&builder.files), &builder.path))?;
     let meta = dir.meta();
     let (mut mark, last) = Slots::<EngineRecord>::open(&meta, "engine", RecordType::Engine)?;
     let last = last.unwrap_or(EngineRecord { incarnation: 0, clock_ms: 0, clean: true });
     let drivers: BTreeMap<_, _> =
         builder.drivers.into_iter().map(|driver| (driver.name().to_owned(), driver)).collect();
     let layouts = builder.layouts.into_iter().map(|layout| (layout.name().to_owned(), layout)).collect();
-    let catalog = Catalog::open(dir.path(), &meta, drivers, layouts)?;
+    let catalog = Catalog::open(dir.path(), &meta, builder.files, drivers, layouts)?;
     let controls: Vec<Option<Control>> =
         control::tenants(&meta)?.into_iter().map(|id| Control::open(&meta, id)).collect::<Result<_>>()?;
     // What is not ours, newer or damaged was refused by now; the first write comes after that.
@@ -150,7 +150,7 @@ pub(super) fn erase(shared: &Shared, tenant: &Inner, control: &Control) -> Resul
             thread::yield_now();
         }
     }
-    control.remove(&shared.dir.meta())?;
+    control.remove()?;
     if shared.is_closed() {
         return Err(Error::new(
             ErrorKind::Unavailable,

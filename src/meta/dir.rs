@@ -1,10 +1,12 @@
 //! The data directory: made once, recognised later, and held by one engine at a time.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write as _;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, ErrorKind as Io};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::files::{Files, Held};
 use crate::sync::Mutex;
 
 /// Format version of the directory as a whole.
@@ -12,79 +14,179 @@ pub(crate) const VERSION: u64 = 1;
 const MARKER: &str = "CUTOVER";
 const LOCK: &str = "LOCK";
 
-/// A data directory that this engine holds. Let go of when dropped.
-pub(crate) struct DataDir {
+/// A directory of the engine's own, through whatever files it was given.
+#[derive(Clone)]
+pub(crate) struct Dir {
+    files: Arc<dyn Files>,
     path: PathBuf,
-    lock: Mutex<Option<File>>,
 }
 
-impl DataDir {
-    /// Opens the directory, or makes it if it is missing or empty.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        if !path.exists() {
-            create_private(path)?;
-        }
-        let finished = recognise(path)?;
-        let lock = lock(path)?;
-        if !finished {
-            finish(path)?;
-        }
-        Ok(Self { path: path.to_path_buf(), lock: Mutex::new(Some(lock)) })
-    }
-
-    /// Holds a directory that no engine has open, to look at it: nothing is made, finished or changed. Several may look at
-    /// once.
-    pub(crate) fn look(path: &Path) -> Result<Self> {
-        let shown = path.display();
-        if !path.exists() {
-            return Err(Error::new(ErrorKind::NotFound, format!("there is no directory {shown}")));
-        }
-        if !recognise(path)? {
-            let message = format!("{shown} is not a cutover data directory: it has no {MARKER} file");
-            return Err(Error::new(ErrorKind::Foreign, message));
-        }
-        Ok(Self { path: path.to_path_buf(), lock: Mutex::new(share(path)?) })
+impl Dir {
+    pub(crate) fn new(files: Arc<dyn Files>, path: &Path) -> Self {
+        Self { files, path: path.to_path_buf() }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Lets another engine have the directory. Said, and not left to the closing of the file: a process that this one is just starting
-    /// on another thread has the file too, until it has become the other program.
-    pub(crate) fn unlock(&self) {
-        if let Some(lock) = self.lock.lock().take() {
-            // If it fails, the closing does it.
-            drop(lock.unlock());
+    /// One inside it.
+    pub(crate) fn join(&self, name: &str) -> Self {
+        Self { files: Arc::clone(&self.files), path: self.path.join(name) }
+    }
+
+    /// The names in it.
+    pub(crate) fn list(&self) -> Result<Vec<OsString>> {
+        self.files.list(&self.path).map_err(|err| Error::io(format!("reading {}", self.path.display()), err))
+    }
+
+    /// What a file in it holds; `None` if there is no such file.
+    pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        match self.files.read(&self.path.join(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(err) if err.kind() == Io::NotFound => Ok(None),
+            Err(err) => Err(self.failed("reading", name, err)),
         }
     }
 
-    pub(crate) fn meta(&self) -> PathBuf {
-        self.path.join("meta")
+    /// Replaces a file: write beside it, rename, sync the directory. When it returns the new contents survive power loss; a crash leaves
+    /// the old or the new, never a mixture.
+    pub(crate) fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let (file, beside) = (self.path.join(name), self.path.join(format!("{name}.new")));
+        self.files
+            .write(&beside, bytes)
+            .and_then(|()| self.files.rename(&beside, &file))
+            .and_then(|()| self.files.sync_dir(&self.path))
+            .map_err(|err| self.failed("writing", name, err))
+    }
+
+    /// Adds to the end of a file, durably.
+    pub(crate) fn append(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        self.files.append(&self.path.join(name), bytes).map_err(|err| self.failed("writing", name, err))
+    }
+
+    /// Cuts a file down to this length.
+    pub(crate) fn truncate(&self, name: &str, len: usize) -> Result<()> {
+        self.files
+            .truncate(&self.path.join(name), len as u64)
+            .map_err(|err| self.failed("cutting off the end of", name, err))
+    }
+
+    /// Removes a file; missing already is success. Durable after [`sync`](Self::sync).
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        match self.files.remove(&self.path.join(name)) {
+            Err(err) if err.kind() != Io::NotFound => Err(self.failed("removing", name, err)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the names in it survive power loss.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.files
+            .sync_dir(&self.path)
+            .map_err(|err| Error::io(format!("syncing the directory {}", self.path.display()), err))
+    }
+
+    fn make(&self) -> Result<()> {
+        self.files
+            .make_dir(&self.path)
+            .map_err(|err| Error::io(format!("making the directory {}", self.path.display()), err))
+    }
+
+    fn failed(&self, doing: &str, name: &str, err: io::Error) -> Error {
+        Error::io(format!("{doing} {}", self.path.join(name).display()), err)
     }
 }
 
-impl Drop for DataDir {
-    fn drop(&mut self) {
-        self.unlock();
+/// A data directory that this engine holds. Let go of when dropped.
+pub(crate) struct DataDir {
+    dir: Dir,
+    lock: Mutex<Option<Held>>,
+}
+
+impl DataDir {
+    /// Opens the directory, or makes it if it is missing or empty.
+    pub(crate) fn open(dir: Dir) -> Result<Self> {
+        make_missing(&dir)?;
+        let finished = recognise(&dir)?;
+        let lock = dir.files.lock(&dir.path.join(LOCK)).map_err(|err| refused(&dir, err))?;
+        if !finished {
+            finish(&dir)?;
+        }
+        Ok(Self { dir, lock: Mutex::new(Some(lock)) })
     }
+
+    /// Holds a directory that no engine has open, to look at it: nothing is made, finished or changed. Several may look at
+    /// once.
+    pub(crate) fn look(dir: Dir) -> Result<Self> {
+        let shown = dir.path.display();
+        if !is_there(&dir)? {
+            return Err(Error::new(ErrorKind::NotFound, format!("there is no directory {shown}")));
+        }
+        if !recognise(&dir)? {
+            let message = format!("{shown} is not a cutover data directory: it has no {MARKER} file");
+            return Err(Error::new(ErrorKind::Foreign, message));
+        }
+        // An engine makes the lock before the directory is whole, so where there is none (in a copy that left it out) there is no engine
+        // either.
+        let lock = match dir.files.share(&dir.path.join(LOCK)) {
+            Ok(lock) => Some(lock),
+            Err(err) if err.kind() == Io::NotFound => None,
+            Err(err) => return Err(refused(&dir, err)),
+        };
+        Ok(Self { dir, lock: Mutex::new(lock) })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.dir.path
+    }
+
+    /// Lets another engine have the directory.
+    pub(crate) fn unlock(&self) {
+        self.lock.lock().take();
+    }
+
+    pub(crate) fn meta(&self) -> Dir {
+        self.dir.join("meta")
+    }
+}
+
+fn refused(dir: &Dir, err: io::Error) -> Error {
+    match err.kind() {
+        Io::WouldBlock => {
+            Error::new(ErrorKind::Locked, format!("another engine has {} open", dir.path.display()))
+        }
+        _ => dir.failed("locking", LOCK, err),
+    }
+}
+
+/// Whether there is a directory.
+fn is_there(dir: &Dir) -> Result<bool> {
+    match dir.files.list(&dir.path) {
+        Ok(_) => Ok(true),
+        Err(err) if err.kind() == Io::NotFound => Ok(false),
+        Err(err) if err.kind() == Io::NotADirectory => {
+            Err(Error::new(ErrorKind::Foreign, format!("{} is not a directory", dir.path.display())))
+        }
+        Err(err) => Err(Error::io(format!("reading {}", dir.path.display()), err)),
+    }
+}
+
+/// Makes the directory and those above it that are missing.
+fn make_missing(dir: &Dir) -> Result<()> {
+    if is_there(dir)? {
+        return Ok(());
+    }
+    dir.make()
 }
 
 /// Whether the directory is a whole one of ours (`true`) or one whose making has not come to its end (`false`); anything
 /// else is an error.
-fn recognise(path: &Path) -> Result<bool> {
-    let shown = path.display();
-    if !path.is_dir() {
-        return Err(Error::new(ErrorKind::Foreign, format!("{shown} is not a directory")));
-    }
-    let text = match fs::read(path.join(MARKER)) {
-        // What is not text does not say what it should either.
-        Ok(text) => String::from_utf8(text).unwrap_or_default(),
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
-            return only_our_beginnings(path).map(|()| false);
-        }
-        Err(err) => return Err(Error::io(format!("reading {shown}/{MARKER}"), err)),
-    };
+fn recognise(dir: &Dir) -> Result<bool> {
+    let shown = dir.path.display();
+    let Some(text) = dir.read(MARKER)? else { return only_our_beginnings(dir).map(|()| false) };
+    // What is not text does not say what it should either.
+    let text = String::from_utf8(text).unwrap_or_default();
     let version = text.trim().strip_prefix("cutover data directory, version ");
     match version.and_then(|number| number.parse::<u64>().ok()) {
         Some(VERSION) => Ok(true),
@@ -100,18 +202,15 @@ fn recognise(path: &Path) -> Result<bool> {
 
 /// A directory without the marker is ours only if making it was interrupted, before or after its first file: then it has
 /// nothing but empty directories and the lock.
-fn only_our_beginnings(path: &Path) -> Result<()> {
-    let shown = path.display();
-    let entries =
-        fs::read_dir(path).map_err(|err| Error::io(format!("reading the data directory {shown}"), err))?;
-    for entry in entries {
-        let entry = entry.map_err(|err| Error::io(format!("reading {shown}"), err))?;
-        let name = entry.file_name();
+fn only_our_beginnings(dir: &Dir) -> Result<()> {
+    for name in dir.list()? {
+        let is_empty =
+            |inside: &OsStr| dir.files.list(&dir.path.join(inside)).is_ok_and(|inside| inside.is_empty());
         let ours = name == LOCK
             || name.to_string_lossy().starts_with("CUTOVER.")
-            || (["meta", "stores"].iter().any(|dir| name == *dir)
-                && fs::read_dir(entry.path()).is_ok_and(|mut inside| inside.next().is_none()));
+            || (["meta", "stores"].iter().any(|made| name == *made) && is_empty(&name));
         if !ours {
+            let shown = dir.path.display();
             return Err(Error::new(
                 ErrorKind::Foreign,
                 format!("{shown} is not a cutover data directory: it has {name:?} and no {MARKER} file"),
@@ -122,117 +221,13 @@ fn only_our_beginnings(path: &Path) -> Result<()> {
 }
 
 /// Makes what is missing; the marker comes last.
-fn finish(path: &Path) -> Result<()> {
+fn finish(dir: &Dir) -> Result<()> {
     for inside in ["meta", "stores"] {
-        let dir = path.join(inside);
-        fs::create_dir_all(&dir).map_err(|err| Error::io(format!("making {}", dir.display()), err))?;
+        dir.join(inside).make()?;
     }
-    write_durably(&path.join(MARKER), format!("cutover data directory, version {VERSION}\n").as_bytes())?;
-    match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => sync_dir(parent),
+    dir.replace(MARKER, format!("cutover data directory, version {VERSION}\n").as_bytes())?;
+    match dir.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        Some(parent) => Dir::new(Arc::clone(&dir.files), parent).sync(),
         None => Ok(()),
-    }
-}
-
-fn lock(path: &Path) -> Result<File> {
-    let file = path.join(LOCK);
-    let lock = private(OpenOptions::new().create(true).truncate(false).write(true))
-        .open(&file)
-        .map_err(|err| Error::io(format!("opening {}", file.display()), err))?;
-    match lock.try_lock() {
-        Ok(()) => Ok(lock),
-        Err(TryLockError::WouldBlock) => Err(in_use(path)),
-        Err(TryLockError::Error(err)) => Err(Error::io(format!("locking {}", file.display()), err)),
-    }
-}
-
-/// Keeps engines out, but nobody who only looks. An engine makes the file before it is whole, so where there is none (in
-/// a copy that left it out) there is no engine either.
-fn share(path: &Path) -> Result<Option<File>> {
-    let file = path.join(LOCK);
-    let lock = match File::open(&file) {
-        Ok(lock) => lock,
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(err) => return Err(Error::io(format!("opening {}", file.display()), err)),
-    };
-    match lock.try_lock_shared() {
-        Ok(()) => Ok(Some(lock)),
-        Err(TryLockError::WouldBlock) => Err(in_use(path)),
-        Err(TryLockError::Error(err)) => Err(Error::io(format!("locking {}", file.display()), err)),
-    }
-}
-
-fn in_use(path: &Path) -> Error {
-    Error::new(ErrorKind::Locked, format!("another engine has {} open", path.display()))
-}
-
-/// Replaces the file: write beside it, sync, rename, sync the directory. When it returns the new contents survive power loss; a
-/// crash leaves the old or the new, never a mixture.
-pub(crate) fn write_durably(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    let doing = || format!("writing {}", path.display());
-    let mut file = private(OpenOptions::new().create(true).truncate(true).write(true))
-        .open(&beside)
-        .map_err(|err| Error::io(doing(), err))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|err| Error::io(doing(), err))?;
-    fs::rename(&beside, path).map_err(|err| Error::io(doing(), err))?;
-    match path.parent() {
-        Some(parent) => sync_dir(parent),
-        None => Ok(()),
-    }
-}
-
-/// Makes the names in a directory survive power loss.
-pub(crate) fn sync_dir(path: &Path) -> Result<()> {
-    File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|err| Error::io(format!("syncing the directory {}", path.display()), err))
-}
-
-/// Only the owner may read what is stored.
-fn private(options: &mut OpenOptions) -> &mut OpenOptions {
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
-    options
-}
-
-pub(crate) fn private_append(path: &Path) -> std::io::Result<File> {
-    private(OpenOptions::new().create(true).append(true).read(true)).open(path)
-}
-
-fn create_private(path: &Path) -> Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(path)
-        .map_err(|err| Error::io(format!("making the data directory {}", path.display()), err))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What a process that is being started has of this one's files.
-    fn inherited(dir: &DataDir) -> File {
-        dir.lock.lock().as_ref().unwrap().try_clone().unwrap()
-    }
-
-    #[test]
-    fn whoever_has_inherited_the_lock_file_does_not_keep_the_directory() {
-        let home = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(home.path()).unwrap();
-        let _inherited = inherited(&dir);
-        dir.unlock();
-        let again = DataDir::open(home.path()).unwrap();
-        let _inherited = inherited(&again);
-        drop(again);
-        let looked_at = DataDir::look(home.path()).unwrap();
-        let _inherited = inherited(&looked_at);
-        drop(looked_at);
-        DataDir::open(home.path()).unwrap();
     }
 }

@@ -4,21 +4,20 @@
 //! and only then does it return; so when the caller publishes, *both* hold the new record, and one that becomes unreadable
 //! later is made good from the other.
 
-use std::fs;
 use std::marker::PhantomData;
-use std::path::{Path, PathBuf};
 
 use cutover_formats::FormatError;
 use cutover_formats::codec::{self, RecordType};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::dir::{sync_dir, write_durably};
+use super::dir::Dir;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The two slots of one record.
 pub(crate) struct Slots<T> {
-    paths: [PathBuf; 2],
+    dir: Dir,
+    names: [String; 2],
     kind: RecordType,
     counter: u64,
     /// A write failed: what is on disk is unknown until it is read again.
@@ -28,21 +27,21 @@ pub(crate) struct Slots<T> {
 
 impl<T: Serialize + DeserializeOwned> Slots<T> {
     /// Slots `<stem>.a` and `<stem>.b` in `dir`, and what they hold: `None` if neither exists.
-    pub(crate) fn open(dir: &Path, stem: &str, kind: RecordType) -> Result<(Self, Option<T>)> {
+    pub(crate) fn open(dir: &Dir, stem: &str, kind: RecordType) -> Result<(Self, Option<T>)> {
         let mut slots = Self::of(dir, stem, kind);
         let record = slots.read_back()?;
         Ok((slots, record))
     }
 
     /// What the slots of `<stem>` hold, for whoever only looks: nothing is mended.
-    pub(crate) fn look(dir: &Path, stem: &str, kind: RecordType) -> Result<Option<T>> {
+    pub(crate) fn look(dir: &Dir, stem: &str, kind: RecordType) -> Result<Option<T>> {
         let slots = Self::of(dir, stem, kind);
         Ok(slots.latest()?.map(|latest| latest.record))
     }
 
-    fn of(dir: &Path, stem: &str, kind: RecordType) -> Self {
-        let paths = [dir.join(format!("{stem}.a")), dir.join(format!("{stem}.b"))];
-        Self { paths, kind, counter: 0, doubtful: false, record: PhantomData }
+    fn of(dir: &Dir, stem: &str, kind: RecordType) -> Self {
+        let names = [format!("{stem}.a"), format!("{stem}.b")];
+        Self { dir: dir.clone(), names, kind, counter: 0, doubtful: false, record: PhantomData }
     }
 
     /// Makes `record` durable in both slots. Returns what had been found there, if an earlier write had failed and
@@ -54,8 +53,8 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         let counter = self.counter + 1;
         let bytes = codec::seal_slot(self.kind, counter, record)?;
         self.doubtful = true;
-        for path in self.in_turn(counter) {
-            write_durably(path, &bytes)?;
+        for name in self.in_turn(counter) {
+            self.dir.replace(name, &bytes)?;
         }
         self.doubtful = false;
         self.counter = counter;
@@ -75,19 +74,12 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
 
     /// Removes both files, durably.
     pub(crate) fn remove(&self) -> Result<()> {
-        for path in &self.paths {
-            match fs::remove_file(path) {
-                Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(Error::io(format!("removing {}", path.display()), err));
-                }
-                _ => {}
-            }
-        }
-        self.paths[0].parent().map_or(Ok(()), sync_dir)
+        self.names.iter().try_for_each(|name| self.dir.remove(name))?;
+        self.dir.sync()
     }
 
-    fn in_turn(&self, counter: u64) -> [&PathBuf; 2] {
-        let [a, b] = &self.paths;
+    fn in_turn(&self, counter: u64) -> [&String; 2] {
+        let [a, b] = &self.names;
         if counter.is_multiple_of(2) { [a, b] } else { [b, a] }
     }
 
@@ -95,8 +87,8 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
     fn read_back(&mut self) -> Result<Option<T>> {
         let Some(latest) = self.latest()? else { return Ok(None) };
         if !latest.in_both {
-            for path in self.in_turn(latest.counter + 1) {
-                write_durably(path, &latest.bytes)?;
+            for name in self.in_turn(latest.counter + 1) {
+                self.dir.replace(name, &latest.bytes)?;
             }
         }
         self.counter = latest.counter;
@@ -106,7 +98,7 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
     /// Reads both and takes the later one. A slot of a newer version is not one that damage has made: its checksum is right. What
     /// it holds may be later than the other, so the other does not stand in for it.
     fn latest(&self) -> Result<Option<Latest<T>>> {
-        let [a, b] = [self.read(&self.paths[0])?, self.read(&self.paths[1])?];
+        let [a, b] = [self.read(&self.names[0])?, self.read(&self.names[1])?];
         let in_both = matches!((&a, &b), (Slot::Good(one, ..), Slot::Good(other, ..)) if one == other);
         let (counter, record, bytes) = match (a, b) {
             (Slot::Missing, Slot::Missing) => return Ok(None),
@@ -127,19 +119,16 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
             FormatError::Newer { .. } => ErrorKind::Foreign,
             _ => ErrorKind::Corrupt,
         };
-        let path = self.paths.get(slot).map(|path| path.display().to_string()).unwrap_or_default();
-        Error::with_source(kind, path, err)
+        let path = self.names.get(slot).map(|name| self.dir.path().join(name)).unwrap_or_default();
+        Error::with_source(kind, path.display().to_string(), err)
     }
 
-    fn read(&self, path: &Path) -> Result<Slot<T>> {
-        match fs::read(path) {
-            Ok(bytes) => Ok(match codec::open_slot(self.kind, &bytes) {
-                Ok((counter, record)) => Slot::Good(counter, record, bytes),
-                Err(err) => Slot::Bad(err),
-            }),
-            Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(Slot::Missing),
-            Err(err) => Err(Error::io(format!("reading {}", path.display()), err)),
-        }
+    fn read(&self, name: &str) -> Result<Slot<T>> {
+        let Some(bytes) = self.dir.read(name)? else { return Ok(Slot::Missing) };
+        Ok(match codec::open_slot(self.kind, &bytes) {
+            Ok((counter, record)) => Slot::Good(counter, record, bytes),
+            Err(err) => Slot::Bad(err),
+        })
     }
 }
 
@@ -159,9 +148,14 @@ enum Slot<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::sync::Arc;
+
     use cutover_formats::meta::EngineRecord;
 
     use super::*;
+    use crate::files::SystemFiles;
 
     type Engine = Slots<EngineRecord>;
 
@@ -169,8 +163,12 @@ mod tests {
         EngineRecord { incarnation, clock_ms: 7, clean: false }
     }
 
-    fn open(dir: &Path) -> Result<(Engine, Option<EngineRecord>)> {
-        Engine::open(dir, "engine", RecordType::Engine)
+    fn system(path: &Path) -> Dir {
+        Dir::new(Arc::new(SystemFiles), path)
+    }
+
+    fn open(path: &Path) -> Result<(Engine, Option<EngineRecord>)> {
+        Engine::open(&system(path), "engine", RecordType::Engine)
     }
 
     #[test]
@@ -269,9 +267,9 @@ mod tests {
         let (mut slots, _) = open(dir.path()).unwrap();
         slots.write(&record(1)).unwrap();
         fs::write(dir.path().join("engine.a"), b"nonsense").unwrap();
-        assert_eq!(Engine::look(dir.path(), "engine", RecordType::Engine).unwrap(), Some(record(1)));
+        assert_eq!(Engine::look(&system(dir.path()), "engine", RecordType::Engine).unwrap(), Some(record(1)));
         assert_eq!(fs::read(dir.path().join("engine.a")).unwrap(), b"nonsense");
-        assert_eq!(Engine::look(dir.path(), "catalog", RecordType::Engine).unwrap(), None);
+        assert_eq!(Engine::look(&system(dir.path()), "catalog", RecordType::Engine).unwrap(), None);
     }
 
     #[test]

@@ -54,13 +54,49 @@ impl MemoryDriver {
         self.crash(path, Level::Synced);
     }
 
+    /// What another power cut might do: of the commits after the last [`Write::Synced`] it leaves the first `commits`, as many as there
+    /// are at most. Otherwise as [`kill`](Self::kill).
+    pub fn power_cut_leaving(&self, path: &Path, commits: usize) {
+        self.crash_leaving(path, |data| data.synced.saturating_add(commits as u64));
+    }
+
+    /// How many commits there are after the last [`Write::Synced`].
+    #[must_use]
+    pub fn unsynced(&self, path: &Path) -> usize {
+        self.disks.lock().get(path).map_or(0, |disk| disk.data.read().undo.len())
+    }
+
+    /// Where stores exist.
+    #[must_use]
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<PathBuf> = self.disks.lock().keys().cloned().collect();
+        paths.sort_unstable();
+        paths
+    }
+
+    /// A driver with stores of its own, which hold what these do now; none of them is open.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        let disks = self.disks.lock();
+        let copies = disks.iter().map(|(path, disk)| {
+            let data = Data { user: User::None, ..disk.data.read().clone() };
+            (path.clone(), Arc::new(Disk { data: RwLock::new(data) }))
+        });
+        Self { disks: Arc::new(Mutex::new(copies.collect())), sync_takes: self.sync_takes }
+    }
+
     fn crash(&self, path: &Path, survives: Level) {
-        let Some(disk) = self.disks.lock().get(path).cloned() else { return };
-        let mut data = disk.data.write();
-        let keep = match survives {
+        self.crash_leaving(path, |data| match survives {
             Level::Buffered => data.buffered,
             Level::Synced => data.synced,
-        };
+        });
+    }
+
+    /// Leaves the commits up to the number that `keep` says.
+    fn crash_leaving(&self, path: &Path, keep: impl FnOnce(&Data) -> u64) {
+        let Some(disk) = self.disks.lock().get(path).cloned() else { return };
+        let mut data = disk.data.write();
+        let keep = keep(&data);
         data.undo_after(keep);
         data.user = User::None;
     }
@@ -102,7 +138,7 @@ impl Driver for MemoryDriver {
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// How to take back one commit: the rows it changed, as they were before it, in the order in which it changed them.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Undo {
     commit: u64,
     before: Vec<(Family, Vec<u8>, Option<Vec<u8>>)>,
@@ -114,7 +150,7 @@ struct Disk {
     data: RwLock<Data>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Data {
     rows: [Rows; Family::ALL.len()],
     /// Commits newer than `synced`, oldest first.
@@ -354,6 +390,24 @@ mod tests {
         assert_eq!(rows(&*again), ["a=2", "b=1"]);
         driver.power_cut(path);
         assert_eq!(rows(&*driver.open(path).unwrap()), ["a=1"]);
+    }
+
+    #[test]
+    fn a_power_cut_leaves_any_prefix_and_a_copy_is_a_disk_of_its_own() {
+        let driver = MemoryDriver::new();
+        let path = Path::new("a");
+        let store = driver.open(path).unwrap();
+        store.commit(&batch("a", "1"), Write::Synced).unwrap();
+        for key in ["b", "c", "d"] {
+            store.commit(&batch(key, "1"), Write::Buffered).unwrap();
+        }
+        assert_eq!((driver.unsynced(path), driver.paths()), (3, vec![path.to_owned()]));
+        for (commits, left) in [(0, 1), (1, 2), (2, 3), (3, 4), (usize::MAX, 4)] {
+            let copy = driver.copy();
+            copy.power_cut_leaving(path, commits);
+            assert_eq!(rows(&*copy.open(path).unwrap()).len(), left);
+        }
+        assert_eq!(rows(&*store).len(), 4, "the copies were cut");
     }
 
     #[test]

@@ -4,13 +4,13 @@
 //! be published is taken from what it returned.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use cutover_formats::codec::RecordType;
 use cutover_formats::meta::{JournalLine, Retention, TenantRecord};
 use cutover_formats::{Phase, TenantId};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::meta::dir::Dir;
 use crate::meta::journal::Journal;
 use crate::meta::slot::Slots;
 use crate::status::Wait;
@@ -66,26 +66,26 @@ pub struct CopyProgress {
 
 impl Control {
     /// The control of a tenant that exists, from its files.
-    pub(crate) fn open(meta: &Path, id: TenantId) -> Result<Option<Self>> {
+    pub(crate) fn open(meta: &Dir, id: TenantId) -> Result<Option<Self>> {
         let (slots, record) = Slots::<TenantRecord>::open(meta, &stem(id), RecordType::Tenant)?;
         let Some(record) = record else { return Ok(None) };
         if record.id != id {
             let message = format!("the files of {id} say that they are those of {}", record.id);
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        let journal = Journal::open(&journal_path(meta, id), &record.journal)?;
+        let journal = Journal::open(meta, &journal_name(id), &record.journal)?;
         let epoch = record.status.epoch;
         Ok(Some(Self { record, slots, journal, epoch, drive: Drive::default() }))
     }
 
     /// The control of a new tenant. Durable when it returns.
-    pub(crate) fn create(meta: &Path, record: TenantRecord) -> Result<Self> {
+    pub(crate) fn create(meta: &Dir, record: TenantRecord) -> Result<Self> {
         let (mut slots, found) = Slots::<TenantRecord>::open(meta, &stem(record.id), RecordType::Tenant)?;
         if found.is_some() {
             return Err(Error::new(ErrorKind::Corrupt, format!("there are files of {} already", record.id)));
         }
         slots.write(&record)?;
-        let journal = Journal::open(&journal_path(meta, record.id), &record.journal)?;
+        let journal = Journal::open(meta, &journal_name(record.id), &record.journal)?;
         let epoch = record.status.epoch;
         Ok(Self { record, slots, journal, epoch, drive: Drive { waited: true, ..Drive::default() } })
     }
@@ -160,29 +160,26 @@ impl Control {
     }
 
     /// Removes the files: the tenant is gone.
-    pub(crate) fn remove(&self, meta: &Path) -> Result<()> {
-        let path = journal_path(meta, self.record.id);
+    pub(crate) fn remove(&self) -> Result<()> {
         self.slots.remove()?;
-        std::fs::remove_file(&path).map_err(|err| Error::io(format!("removing {}", path.display()), err))
+        self.journal.remove()
     }
 }
 
 /// The record of a tenant, for whoever only looks: nothing is mended.
-pub(crate) fn look(meta: &Path, id: TenantId) -> Result<Option<TenantRecord>> {
+pub(crate) fn look(meta: &Dir, id: TenantId) -> Result<Option<TenantRecord>> {
     Slots::look(meta, &stem(id), RecordType::Tenant)
 }
 
 /// Every line of a tenant's journal, oldest first, for whoever only looks: nothing is mended.
-pub(crate) fn look_at_journal(meta: &Path, id: TenantId) -> Result<Vec<JournalLine>> {
-    Journal::look(&journal_path(meta, id)).read()
+pub(crate) fn look_at_journal(meta: &Dir, id: TenantId) -> Result<Vec<JournalLine>> {
+    Journal::look(meta, &journal_name(id)).read()
 }
 
 /// The numbers of all tenants that have files.
-pub(crate) fn tenants(meta: &Path) -> Result<Vec<TenantId>> {
-    let doing = || format!("reading {}", meta.display());
+pub(crate) fn tenants(meta: &Dir) -> Result<Vec<TenantId>> {
     let mut ids = Vec::new();
-    for entry in std::fs::read_dir(meta).map_err(|err| Error::io(doing(), err))? {
-        let name = entry.map_err(|err| Error::io(doing(), err))?.file_name();
+    for name in meta.list()? {
         let number = name.to_str().and_then(|name| name.strip_prefix("tenant-")?.split_once('.'));
         if let Some((number, "a" | "b")) = number
             && let Ok(number) = number.parse()
@@ -199,8 +196,8 @@ fn stem(id: TenantId) -> String {
     format!("tenant-{}", id.0)
 }
 
-fn journal_path(meta: &Path, id: TenantId) -> std::path::PathBuf {
-    meta.join(format!("tenant-{}.jsonl", id.0))
+fn journal_name(id: TenantId) -> String {
+    format!("tenant-{}.jsonl", id.0)
 }
 
 /// The first line of every journal.
