@@ -69,7 +69,17 @@ pub fn asked(who: Who, definition: u64, keys: u32) -> Asked {
     let start_in = Duration::from_millis(if rng.u8(..20) == 0 { rng.u64(1..30) } else { 0 });
     let definition = definition_name(&who.at(definition));
     let first = shape(&who).first;
-    Asked { who, definition, key, conflict, reuse, request: has_request(&who), input: input(&who), first, start_in }
+    Asked {
+        who,
+        definition,
+        key,
+        conflict,
+        reuse,
+        request: has_request(&who),
+        input: input(&who),
+        first,
+        start_in,
+    }
 }
 
 impl Asked {
@@ -269,7 +279,10 @@ mod tests {
             assert_eq!(ender(&format!("step \"a\" failed: {}", ended_by(&who))), Some(who));
             assert_eq!(step_of(format!("{who} a").as_bytes()), Some((who, "a")));
         }
-        assert_eq!((author(b""), author(b"x\n"), definer("d.x"), ender("by"), step_of(b"a")), (None, None, None, None, None));
+        assert_eq!(
+            (author(b""), author(b"x\n"), definer("d.x"), ender("by"), step_of(b"a")),
+            (None, None, None, None, None)
+        );
     }
 
     #[test]
@@ -298,7 +311,9 @@ mod tests {
     #[test]
     fn steps_come_to_an_end_within_their_attempts() {
         for (n, step) in (0..500).flat_map(|n| ["a", "b", "c"].map(|step| (n, step))) {
-            let last = (1..=3).map(|attempt| report(&WHO.at(n), step, attempt)).find(|report| *report != Report::Retry);
+            let last = (1..=3)
+                .map(|attempt| report(&WHO.at(n), step, attempt))
+                .find(|report| *report != Report::Retry);
             assert!(last.is_some());
         }
     }

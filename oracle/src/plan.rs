@@ -129,7 +129,9 @@ impl Planner {
                 | (Op::ByKey { .. }, Ack::Query { key: Some(_), .. }) => true,
                 (Op::Launch { number, .. }, Ack::Launch { number: of, .. })
                 | (Op::Define { number }, Ack::Define { number: of, .. }) => number == *of,
-                (Op::End { instance, how }, Ack::End { instance: of, how: so, .. }) => (instance, how) == (*of, *so),
+                (Op::End { instance, how }, Ack::End { instance: of, how: so, .. }) => {
+                    (instance, how) == (*of, *so)
+                }
                 (Op::ById { instance }, Ack::Query { instance: of, key: None, .. }) => Some(instance) == *of,
                 _ => false,
             }
@@ -167,10 +169,10 @@ impl Planner {
                     self.live.retain(|other| *other != instance);
                     self.live.push_back(instance);
                 }
-                Op::Launch { number, .. } if number == self.who.n && !refused => {
-                    if self.remember_launch(&op) {
-                        self.unsettled.push(number);
-                    }
+                Op::Launch { number, .. }
+                    if number == self.who.n && !refused && self.remember_launch(&op) =>
+                {
+                    self.unsettled.push(number);
                 }
                 _ => {}
             },

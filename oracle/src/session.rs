@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cutover::{
-    Completion, Defined, Durability, Ended, Ending, Engine, Error, ErrorKind, Filter, InstanceId, Launched, Result,
-    Retention, Settled, StoreSpec, Task, Tenant, TenantOptions, Worker,
+    Completion, Defined, Durability, Ended, Ending, Engine, Error, ErrorKind, Filter, InstanceId, Launched,
+    Result, Retention, Settled, StoreSpec, Task, Tenant, TenantOptions, Worker,
 };
 
 use crate::ack::{self, Ack, Answer, EndAnswer, FORMAT, How, Line, Opened, Report, Saw};
@@ -259,7 +259,9 @@ impl Thread {
     fn perform(&self, op: &Op, by: Who) -> Result<Ack, (Option<ack::Task>, Error)> {
         match op {
             Op::Work => self.work(by),
-            Op::Launch { number, definition } => self.launch(by, *number, *definition).map_err(|err| (None, err)),
+            Op::Launch { number, definition } => {
+                self.launch(by, *number, *definition).map_err(|err| (None, err))
+            }
             Op::Define { number } => self.define(by, *number).map_err(|err| (None, err)),
             Op::End { instance, how } => self.end(by, *instance, *how).map_err(|err| (None, err)),
             Op::ById { instance } => self.by_id(by, *instance).map_err(|err| (None, err)),
