@@ -169,6 +169,12 @@ pub enum Ack {
         /// What, in a sentence.
         what: String,
     },
+    /// A line that [`read`] could not understand; no load prints it.
+    #[serde(skip)]
+    Unreadable {
+        /// Why, in a sentence.
+        what: String,
+    },
 }
 
 /// The first line.
@@ -288,7 +294,11 @@ impl Ack {
             | Self::Query { thread, n, .. }
             | Self::Failed { thread, n, .. }
             | Self::Wrong { thread, n, .. } => Some((*thread, *n)),
-            Self::Opened(_) | Self::Found { .. } | Self::Defined { .. } | Self::Phase { .. } => None,
+            Self::Opened(_)
+            | Self::Found { .. }
+            | Self::Defined { .. }
+            | Self::Phase { .. }
+            | Self::Unreadable { .. } => None,
         }
     }
 }
@@ -369,3 +379,146 @@ by_name!(phase, Phase, "phase", {
     "rolling_back" => Phase::RollingBack,
     "post_rollback" => Phase::PostRollback,
 });
+
+/// Reads the lines of a file. A last line that was cut off is not one. Neither is what does not even name an
+/// acknowledgement: the error says in which line. A line that does, and cannot be understood, is kept as [`Ack::Unreadable`].
+///
+/// # Errors
+/// A sentence about the first line that is none.
+pub fn read(text: &str) -> Result<Vec<Line>, String> {
+    let mut lines = Vec::new();
+    for (number, piece) in text.split_inclusive('\n').enumerate() {
+        let value: serde_json::Value = match serde_json::from_str(piece) {
+            Ok(value) => value,
+            Err(_) if !piece.ends_with('\n') => break,
+            Err(err) => return Err(format!("line {} is no JSON: {err}", number + 1)),
+        };
+        if value.get("ack").is_none_or(|ack| !ack.is_string()) {
+            return Err(format!("line {} is no acknowledgement: it has no `ack`", number + 1));
+        }
+        let line = Line::deserialize(&value).unwrap_or_else(|err| {
+            let ack = Ack::Unreadable { what: format!("cannot be understood: {err}: {}", piece.trim_end()) };
+            Line { ack, before: number as u64, at_ms: 0 }
+        });
+        lines.push(line);
+    }
+    match lines.first() {
+        Some(Line { ack: Ack::Opened(opened), .. }) if opened.format != FORMAT => {
+            Err(format!("the lines have format {}, and this program reads {FORMAT}", opened.format))
+        }
+        None | Some(Line { ack: Ack::Opened(_), .. }) => Ok(lines),
+        Some(_) => Err("the first line is not about the opening".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cutover::StoreId;
+
+    fn opened() -> Line {
+        let opened = Opened {
+            format: FORMAT,
+            session: 7,
+            seed: u64::MAX,
+            durability: Durability::Buffered,
+            tenant: "load".into(),
+            from: "rocksdb".into(),
+            to: "sled".into(),
+            threads: 4,
+            keys: 8,
+            instance_ms: 1,
+            key_ms: 2,
+            request_ms: 3,
+        };
+        Line { ack: Ack::Opened(opened), before: 0, at_ms: 1 }
+    }
+
+    fn all() -> Vec<Line> {
+        let instance = InstanceId::new(StoreId(1), 2, 3);
+        let (thread, n, key) = (1, 2, Some("own.1.2".to_owned()));
+        let (ending, ended) = (Some(Ending::Failed), None);
+        let acks = [
+            Ack::Found { thread, instance, key: None },
+            Ack::Defined { by: "1.2.3".into(), numbers: vec![0, 3] },
+            Ack::Phase {
+                epoch: 3,
+                phase: Phase::PreRollback,
+                home: "sled".into(),
+                other: Some("rocksdb".into()),
+            },
+            Ack::Launch {
+                thread,
+                n,
+                number: 1,
+                key: key.clone(),
+                answer: Answer::Rejected,
+                instance,
+                ending,
+            },
+            Ack::Launch { thread, n, number: 2, key: None, answer: Answer::Started, instance, ending: None },
+            Ack::Define { thread, n, number: 2, created: true, stores: vec![1, 2] },
+            Ack::Step {
+                thread,
+                n,
+                instance,
+                step: "a".into(),
+                attempt: 1,
+                report: Report::Retry,
+                done: true,
+                ended,
+            },
+            Ack::Idle { thread, n },
+            Ack::End { thread, n, instance, how: How::Cancel, answer: EndAnswer::Before, ending },
+            Ack::Query { thread, n, instance: None, key, saw: Saw::Nothing, ending: None },
+            Ack::Query { thread, n, instance: Some(instance), key: None, saw: Saw::Ended, ending },
+            Ack::Failed {
+                thread,
+                n,
+                task: Some(Task { instance, step: "a".into() }),
+                refused: false,
+                error: "x".into(),
+            },
+            Ack::Wrong { thread, n, what: "x".into() },
+        ];
+        let lines = acks.into_iter().enumerate().map(|(at, ack)| Line { ack, before: at as u64, at_ms: 5 });
+        std::iter::once(opened()).chain(lines).collect()
+    }
+
+    fn text(lines: &[Line]) -> String {
+        lines.iter().map(|line| serde_json::to_string(line).unwrap() + "\n").collect()
+    }
+
+    #[test]
+    fn lines_read_back_and_begin_with_what_they_are() {
+        let text = text(&all());
+        assert!(text.lines().all(|line| line.starts_with("{\"ack\":\"")), "{text}");
+        assert_eq!(read(&text), Ok(all()));
+    }
+
+    #[test]
+    fn a_line_that_was_cut_off_is_not_one() {
+        let text = text(&all());
+        let last = text.lines().last().unwrap().len() + 1;
+        for cut in 1..=last {
+            let read = read(&text[..text.len() - cut]).unwrap();
+            // Without its end the line is whole.
+            assert_eq!(read.len(), all().len() - usize::from(cut > 1), "{cut}");
+        }
+        assert_eq!(read(""), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn what_is_no_acknowledgement_is_named() {
+        let good = text(&[opened()]);
+        assert!(read(&format!("{good}hello\n")).unwrap_err().starts_with("line 2 is no JSON"));
+        assert!(read(&format!("{good}{{}}\n")).unwrap_err().starts_with("line 2 is no acknowledgement"));
+        assert!(read("{\"ack\":\"idle\",\"thread\":0,\"n\":0,\"before\":0,\"at_ms\":0}\n").is_err());
+        let typo = "{\"ack\":\"end\",\"thread\":0,\"n\":0,\"instance\":\"00\",\"before\":1,\"at_ms\":0}\n";
+        let read = read(&format!("{good}{typo}")).unwrap();
+        assert!(
+            matches!(&read[1].ack, Ack::Unreadable { what } if what.contains("is no instance id")),
+            "{read:?}"
+        );
+    }
+}

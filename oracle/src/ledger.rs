@@ -200,6 +200,7 @@ impl Ledger {
             Ack::Defined { by, numbers } => {
                 self.inherited.extend(numbers.iter().map(|number| format!("d.{by}.{number}")));
             }
+            Ack::Unreadable { what } => self.broken.push(format!("line {} {what}", span.line)),
             _ => self.operation(ack, span),
         }
     }

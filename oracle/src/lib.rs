@@ -5,6 +5,7 @@ pub mod check;
 pub mod content;
 pub mod ledger;
 mod legal;
+pub mod load;
 pub mod plan;
 pub mod raw;
 pub mod script;

@@ -81,6 +81,14 @@ pub struct Verdict {
     pub broken: Vec<String>,
 }
 
+impl Verdict {
+    /// One promise was broken, and nothing else could be looked at.
+    #[must_use]
+    pub fn broken(what: impl Into<String>) -> Self {
+        Self { broken: vec![what.into()], ..Self::default() }
+    }
+}
+
 /// Holds an engine that was opened again, and the rows that were read before that, against the lines.
 ///
 /// # Errors
