@@ -1,0 +1,6 @@
+//! A model
+pub mod check;
+mod engine;
+pub mod control;
+pub mod launch;
+pub mod status;
