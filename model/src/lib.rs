@@ -3,4 +3,5 @@ pub mod check;
 mod engine;
 pub mod control;
 pub mod launch;
+pub mod moves;
 pub mod status;

@@ -13,9 +13,7 @@
 //! | [`Do::ApplyEnd`] | `Inner::end_now` |
 //! | [`Do::Collect`], [`Do::CheckExpired`], [`Do::Delete`] | `gc::collect_together`, a relaxed write |
 //! | [`Action::Drive`] | the next step of a transition, see [`crate::control`] |
-//! | [`Action::Move`] | `transition::start`, `Migration::cancel` and `reverse`, and the driver's own moves as `decide::decide` allows them |
-//! | [`Action::AskReverse`] | `Migration::reverse` from a phase where definitions are compared first |
-//! | [`Action::Forget`], [`Action::Remove`], [`Action::Retired`] | `driver::retire`: the handle, the files, the record |
+//! | [`Action::Turn`] | the moves of the operator and of the driver, and the removal of a store that was left, see [`crate::moves`] |
 //! | [`Action::Flush`] | whatever makes a relaxed or unfinished write durable after all |
 //! | [`Action::Expire`] | time passes |
 //! | [`Action::Crash`], [`Action::Open`] | a power cut, and `engine::open`: stores nobody names are removed, intents are finished |
@@ -31,11 +29,11 @@ mod step;
 
 use std::fmt;
 
-use cutover::{Move, Phase};
+use cutover::Phase;
 use stateright::{Model, Property};
 
 use crate::control::{Step, Weakened};
-use crate::engine::decide::{Facts, Next, decide};
+use crate::moves::{self, Known, Turn};
 use crate::status::{Statuses, Store};
 use state::{At, CLIENTS, KEYS, Kind, Plan, Row, State};
 
@@ -148,16 +146,8 @@ pub enum Action {
     Client(u8, Do),
     /// The next step of a transition.
     Drive(Step),
-    /// Somebody decides to make a move.
-    Move(Move),
-    /// The operator asks to go back.
-    AskReverse,
-    /// The driver takes a store that was left out of use.
-    Forget(Store),
-    /// It removes the store.
-    Remove(Store),
-    /// It begins to write that it did.
-    Retired,
+    /// Somebody decides something about the migration.
+    Turn(Turn),
     /// A store syncs what it has.
     Flush(Store),
     /// A key leaves scope in a store.
@@ -290,72 +280,28 @@ impl Launches {
         if home_counts { (at_home, home) } else { (there, other) }
     }
 
-    /// What the engine's driver knows. Definitions are always copied and compared here; holds, dwells and pauses are steps that are not
-    /// made yet.
-    fn next(&self, state: &State) -> Next {
-        let record = &state.control.record;
-        let phase = self.statuses.phase(record.status);
-        let left = self.statuses.left(record.status);
-        let drained = left.is_some_and(|store| state.cells[usize::from(store)].iter().all(state::Cell::is_empty));
-        decide(&Facts {
-            phase,
-            goal: record.goal(),
-            paused: false,
-            waited: state.control.waited,
-            copied: true,
-            verified: true,
-            dwelt: true,
-            hold_switch: false,
-            hold_complete: false,
-            drained: drained || self.is(Mutant::NotDrained),
-            abandon: false,
-        })
-    }
-
-    fn moves(&self, state: &State, out: &mut Vec<Action>) {
-        let record = &state.control.record;
-        if !state.control.is_settled() || record.epoch.max(state.control.highest) >= self.bounds.epochs {
-            return;
-        }
-        let phase = self.statuses.phase(record.status);
-        match phase {
-            Phase::Stable if record.retire.is_none() => out.push(Action::Move(Move::Start)),
-            Phase::PreMigration => out.push(Action::Move(Move::Cancel)),
-            Phase::Migration | Phase::PreRollback => out.push(Action::Move(Move::Reverse)),
-            Phase::PostMigration | Phase::PostRollback if record.to_target == (phase == Phase::PostMigration) => {
-                out.push(Action::AskReverse);
-            }
-            _ => {}
-        }
-        if let Next::Move(made) = self.next(state) {
-            out.push(Action::Move(made));
-        }
-    }
-
-    fn retirement(&self, state: &State, out: &mut Vec<Action>) {
+    fn turns(&self, state: &State, out: &mut Vec<Action>) {
         let control = &state.control;
-        let Some(store) = control.record.retire else { return };
-        if !control.is_settled() || !control.waited {
-            return;
+        if control.is_settled() && control.record.epoch.max(control.highest) < self.bounds.epochs {
+            let left = self.statuses.left(control.record.status);
+            let drained = left
+                .and_then(|store| state.cells.get(usize::from(store)))
+                .is_some_and(|cells| cells.iter().all(state::Cell::is_empty));
+            // Definitions have a model of their own.
+            let drained = drained || self.is(Mutant::NotDrained);
+            let known = Known { copied: true, verified: true, drained };
+            moves::moves(&self.statuses, control, known, |turn| out.push(Action::Turn(turn)));
         }
-        let bit = 1 << store;
-        if state.stores.open & bit != 0 {
-            out.push(Action::Forget(store));
-        } else if state.stores.exist & bit != 0 {
-            let busy = |client: &state::Client| {
-                client.has_handles() && self.statuses.names(client.status, store)
-            };
-            if !state.clients.iter().any(busy) {
-                out.push(Action::Remove(store));
-            }
-        } else {
-            out.push(Action::Retired);
-        }
+        let busy = |store| {
+            let holds = |client: &state::Client| client.has_handles() && self.statuses.names(client.status, store);
+            state.clients.iter().any(holds)
+        };
+        out.extend(moves::retirement(control, state.stores, busy).map(Action::Turn));
     }
 
     fn surroundings(&self, state: &State, out: &mut Vec<Action>) {
-        for store in [0, 1] {
-            let cells = &state.cells[usize::from(store)];
+        for store in [0, 1_u8] {
+            let Some(cells) = state.cells.get(usize::from(store)) else { continue };
             if state.control.up && cells.iter().any(state::Cell::is_dirty) {
                 out.push(Action::Flush(store));
             }
@@ -446,8 +392,7 @@ impl Model for Launches {
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
         self.protocol(state, actions);
-        self.moves(state, actions);
-        self.retirement(state, actions);
+        self.turns(state, actions);
         self.surroundings(state, actions);
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::control::Control;
+use crate::moves::Stores;
 use crate::status::{Compact, Store};
 
 /// Most clients of a model.
@@ -195,15 +196,6 @@ impl Client {
     }
 }
 
-/// How far the removal of a store that was left has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub struct Stores {
-    /// Stores that exist, a bit each.
-    pub exist: u8,
-    /// Stores that operations find open, a bit each.
-    pub open: u8,
-}
-
 /// What has gone wrong, if something has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct Wrongs {
@@ -242,7 +234,7 @@ impl State {
             control: Control::new(),
             cells: Default::default(),
             clients: Default::default(),
-            stores: Stores { exist: 1, open: 1 },
+            stores: Stores::FIRST,
             crashes: 0,
             failures: 0,
             wrongs: Wrongs::default(),

@@ -1,9 +1,8 @@
 //! What each action of the launch model does.
 
-use cutover::{Move, Phase};
-
 use super::state::{At, Client, KEYS, Kind, Plan, Row, State};
 use super::{Action, Do, Launches, Mutant};
+use crate::moves::{self, Turn};
 use crate::status::Store;
 
 impl Launches {
@@ -21,17 +20,12 @@ impl Launches {
                     self.begin_wait(&mut next);
                 }
             }
-            Action::Move(made) => {
-                if made == Move::Start {
-                    // The target is opened, or made, before the record names it.
-                    (next.stores.exist, next.stores.open) = (3, 3);
+            Action::Turn(turn) => {
+                if let Turn::Remove(store) = turn {
+                    empty(&mut next, store);
                 }
-                next.control.begin(&self.statuses, made);
+                moves::turn(&self.statuses, &mut next.control, &mut next.stores, turn);
             }
-            Action::AskReverse => next.control.change(|record| record.to_target = !record.to_target),
-            Action::Forget(store) => next.stores.open &= !(1 << store),
-            Action::Remove(store) => remove(&mut next, store),
-            Action::Retired => next.control.change(|record| record.retire = None),
             Action::Flush(store) => next.flush(store),
             Action::Expire(store, key) => {
                 let cell = next.cell(store, key);
@@ -63,14 +57,9 @@ impl Launches {
     /// before the first call is served; a crash in between is one before, since each part is repeated.
     fn open(&self, state: &mut State) {
         state.control.open(&self.statuses);
-        let record = state.control.record;
-        for store in [0, 1] {
-            let named = self.statuses.names(record.status, store);
-            if named {
-                state.stores.open |= 1 << store;
-            } else if record.retire != Some(store) && state.stores.exist & 1 << store != 0 {
-                remove(state, store);
-            }
+        for store in state.stores.open(&state.control, &self.statuses) {
+            empty(state, store);
+            state.stores.remove(store);
         }
         for key in 0..KEYS as u8 {
             for store in [0, 1] {
@@ -161,7 +150,7 @@ impl Launches {
     fn enter(&self, state: &mut State, client: Client) -> Client {
         let early = self.is(Mutant::ReadBeforePin);
         let (epoch, status) = if early { (client.epoch, client.status) } else { state.control.register };
-        let missing = |store: Store| self.statuses.names(status, store) && state.stores.open & 1 << store == 0;
+        let missing = |store: Store| self.statuses.names(status, store) && !state.stores.is_open(store);
         if missing(0) || missing(1) {
             state.wrongs.failed = true;
             return Client::default();
@@ -192,12 +181,6 @@ impl Launches {
         };
         Client { at: At::LaunchDecided, saw: Row::default(), plan, ..client }
     }
-
-    /// Whether the tenant is in one store only.
-    #[must_use]
-    pub fn is_stable(&self, state: &State) -> bool {
-        self.statuses.phase(state.control.record.status) == Phase::Stable
-    }
 }
 
 /// What was written is durable; where that was the end of it, lock and pin are let go of.
@@ -212,12 +195,10 @@ fn sync(state: &mut State, client: Client, home: Store) -> Client {
     if at == At::Idle { Client::default() } else { Client { at, ..client } }
 }
 
-/// Removes a store with everything in it.
-fn remove(state: &mut State, store: Store) {
+/// What is in a store goes with it.
+fn empty(state: &mut State, store: Store) {
     for cell in state.cells.get_mut(usize::from(store)).into_iter().flatten() {
         state.wrongs.lost |= cell.disk.living() > 0 || !cell.is_empty();
         *cell = Default::default();
     }
-    state.stores.exist &= !(1 << store);
-    state.stores.open &= !(1 << store);
 }
