@@ -235,6 +235,14 @@ impl Control {
         true
     }
 
+    /// The records that a crash at this moment may leave.
+    pub fn may_remain(&self) -> impl Iterator<Item = Record> {
+        let before = matches!(self.stage, Stage::Begun | Stage::Ready | Stage::First | Stage::Doubtful { .. });
+        let new = matches!(self.stage, Stage::Settled | Stage::First | Stage::Both)
+            || self.stage == (Stage::Doubtful { happened: true });
+        [before.then_some(self.before), new.then_some(self.record)].into_iter().flatten()
+    }
+
     /// What a crash leaves. `lose_slot` says whether the slot that was written last turns out to be unreadable.
     pub fn crash(&mut self, lose_slot: bool) {
         let new = match self.stage {

@@ -77,6 +77,8 @@ pub enum Mutant {
     NoGap,
     /// Launches are switched though a gap is noted.
     SwitchOverGap,
+    /// What the comparison copies becomes durable some time.
+    CompareNotSynced,
     /// The note of a gap is taken away before what mends it is durable.
     MendNotSynced,
 }
@@ -201,7 +203,8 @@ impl Definitions {
     fn is_locked(&self, state: &State, definition: u8) -> bool {
         let holds = |at: At| !matches!(at, At::Idle | At::Pinned | At::Entered);
         !self.is(Mutant::NoLock)
-            && state.clients.iter().any(|client| client.definition == definition && holds(client.at))
+            && (state.clients.iter().any(|client| client.definition == definition && holds(client.at))
+                || matches!(state.replicator.task, Task::Mended(one, _) | Task::Levelled(one, _) if one == definition))
     }
 
     fn client_actions(&self, state: &State, n: usize, out: &mut Vec<Action>) {
@@ -264,6 +267,7 @@ impl Definitions {
                 }
             }
             Task::Mended(..) | Task::MendSynced(..) => act(Copying::Mend),
+            Task::Levelled(..) => act(Copying::Compare),
             Task::Compare(definition) => {
                 let [one, two] = [0, 1].map(|store| state.seen(store, definition));
                 // Records that differ are an error, again and again: nothing goes on.
@@ -408,12 +412,14 @@ fn in_both(model: &Definitions, state: &State, definition: usize) -> bool {
 
 fn is_kept(model: &Definitions, state: &State, definition: usize) -> bool {
     let told = state.told.get(definition).copied().unwrap_or_default();
-    let record = &state.control.record;
-    told == 0
-        || (0..).zip(&state.sides).any(|(store, side)| {
-            model.statuses.names(record.status, store)
-                && side.records.get(definition).is_some_and(|cell| cell.seen == told && cell.disk == told)
-        })
+    let has = |store: usize| {
+        let cell = state.sides.get(store).and_then(|side| side.records.get(definition));
+        cell.is_some_and(|cell| cell.seen == told && cell.disk == told)
+    };
+    let keeps = |record: crate::control::Record| {
+        [0, 1].into_iter().any(|store| model.statuses.names(record.status, store) && has(usize::from(store)))
+    };
+    told == 0 || state.control.may_remain().all(keeps)
 }
 
 fn safety() -> Vec<Property<Definitions>> {

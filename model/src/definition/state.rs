@@ -149,12 +149,14 @@ pub enum Task {
     Copying(u8, Value),
     /// It is to mend the gaps from here on: by definition, and the store that the note is in.
     Mend(u8, Store),
-    /// The record is in both, not durable.
+    /// The record is visible where it lacked; the lock is held until it is durable.
     Mended(u8, Store),
-    /// And it is durable where it lacked.
+    /// It is durable.
     MendSynced(u8, Store),
     /// It is to compare from here on.
     Compare(u8),
+    /// The record is visible in this store, which lacked it; the lock is held until it is durable.
+    Levelled(u8, Store),
     /// Done; the control is to be told.
     Done {
         /// What: the comparison, and not the copy.

@@ -164,7 +164,6 @@ impl Definitions {
     }
 
     fn replicate(&self, state: &mut State, what: Copying) {
-        let status = state.replicator.status;
         let last = self.bounds.definitions;
         match (what, state.replicator.task) {
             (Copying::Job, _) => self.job(state),
@@ -184,9 +183,17 @@ impl Definitions {
             }
             (Copying::Mend, task) => self.mend(state, task),
             (Copying::Compare, Task::Compare(definition)) => {
-                let _ = status;
-                self.level(state, definition);
-                self.go_on(state, if definition + 1 < last { Task::Compare(definition + 1) } else { Task::Done { compared: true } });
+                state.replicator.pinned = true;
+                match self.level(state, definition) {
+                    Some(store) if !self.is(Mutant::CompareNotSynced) => {
+                        state.replicator.task = Task::Levelled(definition, store);
+                    }
+                    _ => self.go_on(state, compare_next(definition, last)),
+                }
+            }
+            (Copying::Compare, Task::Levelled(definition, store)) => {
+                state.side(store).flush();
+                self.go_on(state, compare_next(definition, last));
             }
             (Copying::Tell, Task::Done { compared }) => {
                 if state.control.record.epoch == state.replicator.epoch {
@@ -229,14 +236,16 @@ impl Definitions {
         }
     }
 
-    /// Under the lock: whichever store lacks the definition gets the record of the other.
-    fn level(&self, state: &mut State, definition: u8) {
-        match [0, 1].map(|store| state.seen(store, definition)) {
-            [0, 0] => {}
-            [0, value] => self.put(state, 0, definition, value),
-            [value, 0] => self.put(state, 1, definition, value),
-            _ => {}
-        }
+    /// Under the lock: whichever store lacks the definition gets the record of the other. Says which.
+    fn level(&self, state: &mut State, definition: u8) -> Option<Store> {
+        let (store, value) = match [0, 1].map(|store| state.seen(store, definition)) {
+            [0, 0] => return None,
+            [0, value] => (0, value),
+            [value, 0] => (1, value),
+            _ => return None,
+        };
+        self.put(state, store, definition, value);
+        Some(store)
     }
 
     fn mend(&self, state: &mut State, task: Task) {
@@ -273,6 +282,10 @@ impl Definitions {
             _ => self.go_on(state, next),
         }
     }
+}
+
+fn compare_next(definition: u8, last: u8) -> Task {
+    if definition + 1 < last { Task::Compare(definition + 1) } else { Task::Done { compared: true } }
 }
 
 /// The store that the replicator copies from.
