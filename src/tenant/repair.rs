@@ -134,7 +134,9 @@ impl Inner {
         let put = |space: &Space, record: DefinitionRecord| {
             let mut changes = Changes::default();
             changes.put(id.clone(), Record::Definition(record));
-            space.apply(self.id, &changes, Write::Relaxed).map(|()| true)
+            // Whoever defines it again finds it in both stores, and may say so: so it is durable before the lock is let go of. (What the
+            // first copy brings is not: until the switch nobody relies on it, and the switch syncs.)
+            space.apply(self.id, &changes, self.shared.write()).map(|()| true)
         };
         match (a.definition(self.id, id)?, b.definition(self.id, id)?) {
             (Some(record), None) => put(b, record),

@@ -92,6 +92,11 @@ impl Home {
         self.disks.memory.power_cut(&self.path().join("data").join(path));
     }
 
+    /// The memory store at this path, while no engine has it open.
+    pub(crate) fn store(&self, path: &str) -> Arc<dyn Store> {
+        self.disks.memory.open(&self.path().join("data").join(path)).unwrap()
+    }
+
     /// The memory store at this path does not open any more.
     pub(crate) fn break_store(&self, path: &str) {
         self.disks.broken.lock().push(self.path().join("data").join(path));

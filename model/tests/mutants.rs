@@ -1,0 +1,117 @@
+//! The models can fail: with any one rule left out there is a counterexample, and the shortest one is printed.
+
+use std::fmt::{Debug, Display};
+use std::hash::Hash;
+
+use cutover_model::check::shortest;
+use cutover_model::launch::{self, Bounds, Launches, Mutant, property};
+use stateright::Model;
+
+const SMALL: Bounds = Bounds {
+    clients: 2,
+    keys: 1,
+    epochs: 4,
+    crashes: 0,
+    failures: 0,
+    replaces: false,
+    collects: false,
+    symmetric: false,
+};
+
+/// Leaving the rule out breaks the property; with the rule it holds in the same bounds.
+fn breaks<M>(with: M, without: M, property: &'static str) -> String
+where
+    M: Model + Clone + Send + Sync + 'static,
+    M::State: Clone + Debug + Display + PartialEq + Hash + Send + Sync + 'static,
+    M::Action: Clone + Debug + Display + PartialEq + Send + Sync + 'static,
+{
+    let way = shortest(&without, property).unwrap_or_else(|| panic!("nothing breaks {property:?}"));
+    println!("{property}, broken by:\n{way}");
+    assert_eq!(shortest(&with, property), None, "it is broken anyhow");
+    way
+}
+
+fn launches(mutant: Mutant, bounds: Bounds, property: &'static str) -> String {
+    let mut with = Launches::new(bounds);
+    with.only = Some(property);
+    println!("launches, {mutant:?}: ");
+    breaks(with, Launches::new(bounds).mutant(mutant, property), property)
+}
+
+#[test]
+fn launches_without_the_key_lock() {
+    launches(Mutant::NoKeyLock, SMALL, property::ONE_LIVE);
+}
+
+#[test]
+fn without_the_wait() {
+    launches(Mutant::NoWait, SMALL, property::CLOSED);
+}
+
+#[test]
+fn without_the_wait_a_store_goes_with_what_is_in_it() {
+    launches(Mutant::NoWait, Bounds { epochs: 5, clients: 1, ..SMALL }, property::KEPT);
+}
+
+#[test]
+fn with_the_record_published_before_it_is_durable() {
+    launches(Mutant::PublishFirst, Bounds { crashes: 1, ..SMALL }, property::DURABLE);
+}
+
+#[test]
+fn with_the_record_published_first_a_cancel_takes_instances_with_it() {
+    launches(Mutant::PublishFirst, Bounds { crashes: 1, clients: 1, ..SMALL }, property::IN_USE);
+}
+
+#[test]
+fn with_the_record_published_when_one_slot_has_it() {
+    launches(Mutant::PublishAfterOneSlot, Bounds { crashes: 1, ..SMALL }, property::DURABLE);
+}
+
+#[test]
+fn with_ends_that_are_visible_before_they_are_durable() {
+    launches(Mutant::EndVisibleBeforeDurable, Bounds { crashes: 1, ..SMALL }, property::ONE_LIVE);
+}
+
+#[test]
+fn with_the_ended_holder_at_home_first() {
+    launches(Mutant::HomeFirst, Bounds { epochs: 7, clients: 1, ..SMALL }, property::LAST);
+}
+
+#[test]
+fn without_the_recheck() {
+    launches(Mutant::NoRecheck, SMALL, property::ORDER);
+}
+
+#[test]
+fn with_a_collector_that_takes_no_lock() {
+    launches(Mutant::CollectUnlocked, Bounds { collects: true, ..SMALL }, property::ONE_LIVE);
+}
+
+#[test]
+fn without_the_intent_to_replace() {
+    launches(Mutant::NoIntent, Bounds { crashes: 1, replaces: true, ..SMALL }, property::WHOLE);
+}
+
+#[test]
+fn with_the_status_read_before_the_pin() {
+    launches(Mutant::ReadBeforePin, Bounds { epochs: 5, clients: 1, ..SMALL }, property::SERVED);
+}
+
+#[test]
+fn with_a_store_given_up_before_it_has_drained() {
+    launches(Mutant::NotDrained, Bounds { epochs: 5, ..SMALL }, property::IN_USE);
+}
+
+#[test]
+fn with_a_look_at_home_only() {
+    launches(Mutant::LookHomeOnly, SMALL, property::ONE_LIVE);
+}
+
+#[test]
+fn a_way_is_told_step_by_step() {
+    let way = shortest(&Launches::new(SMALL).mutant(launch::Mutant::NoKeyLock, property::ONE_LIVE), property::ONE_LIVE);
+    let way = way.unwrap();
+    assert!(way.contains("Launch(0)") && way.contains("Twice"), "{way}");
+    assert_eq!(way.lines().count(), 13, "{way}");
+}
