@@ -7,6 +7,7 @@ mod error;
 mod event;
 mod gc;
 mod locks;
+mod mend;
 mod meta;
 pub mod migration;
 pub mod offline;

@@ -46,7 +46,7 @@ pub(crate) struct Shared {
     pub(crate) catalog: Catalog,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// In the order of [`Thread`].
-    wake: [Wake; 3],
+    wake: [Wake; 4],
     incarnation: u64,
     tokens: AtomicU64,
     closed: AtomicBool,
@@ -59,6 +59,7 @@ pub(crate) enum Thread {
     Collector,
     Replicator,
     Driver,
+    Keeper,
 }
 
 impl Shared {
@@ -78,7 +79,7 @@ impl Shared {
             locks: Locks::default(),
             catalog,
             observer,
-            wake: [Wake::default(), Wake::default(), Wake::default()],
+            wake: Default::default(),
             incarnation,
             tokens: AtomicU64::new(0),
             closed: AtomicBool::new(false),

@@ -1,6 +1,7 @@
 //! The driver: waits for pins, makes the moves that it is time for, retires stores. One step for one tenant at a time; a thread
 //! of the engine calls it for all of them in turn.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cutover_formats::{Family, Phase, Prefix, Role, RowId, StoreId};
@@ -33,10 +34,16 @@ const TRANSIENT: [Family; 6] =
 pub(crate) fn step(tenant: &Inner) -> Option<Duration> {
     let mut control = tenant.control.lock();
     match try_step(tenant, &mut control) {
-        Ok(next) => next,
+        Ok(next) => {
+            if std::mem::take(&mut control.drive.failed) {
+                control.drive.error = None;
+            }
+            next
+        }
         Err(_) if tenant.shared.is_closed() => None,
         Err(err) => {
             report(tenant, &mut control, err.to_string());
+            control.drive.failed = true;
             Some(RETRY)
         }
     }
@@ -80,6 +87,7 @@ pub(crate) fn facts(tenant: &Inner, control: &Control) -> Result<Facts> {
     let migration = record.migration.as_ref();
     let abandon = migration.is_some_and(|migration| migration.abandon);
     let may_complete = matches!(phase, Phase::PostMigration | Phase::PostRollback);
+    let fresh = control.drive.mends == tenant.mends.load(Ordering::Acquire);
     let drained =
         may_complete && control.drive.waited && !abandon && blockers(tenant, control, 1)?.is_empty();
     Ok(Facts {
@@ -87,8 +95,8 @@ pub(crate) fn facts(tenant: &Inner, control: &Control) -> Result<Facts> {
         goal: migration.map_or(Role::Initial, |migration| migration.goal),
         paused: migration.is_some_and(|migration| migration.paused),
         waited: control.drive.waited,
-        copied: control.drive.copied,
-        verified: control.drive.verified && (abandon || !tenant.has_gaps()?),
+        copied: control.drive.copied && fresh,
+        verified: control.drive.verified && fresh && (abandon || !tenant.has_gaps()?),
         dwelt: dwell_left(tenant, control).is_zero(),
         hold_switch: migration.is_some_and(|migration| migration.hold_switch),
         hold_complete: migration.is_some_and(|migration| migration.hold_complete),

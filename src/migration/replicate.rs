@@ -5,6 +5,7 @@
 //! both stores.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cutover_formats::{StoreId, TenantId};
@@ -30,6 +31,7 @@ pub(crate) struct Replicator {
 /// The work for one tenant in one epoch.
 struct Work {
     epoch: u64,
+    mends: u64,
     task: Task,
     position: Position,
     /// Not before, to keep to the rate.
@@ -51,6 +53,8 @@ enum Task {
 /// What there is to do, read under the control lock.
 struct Job {
     epoch: u64,
+    /// How often a store of the tenant was opened again: what was copied or compared before is done again.
+    mends: u64,
     next: Next,
     from: StoreId,
     to: StoreId,
@@ -71,7 +75,9 @@ impl Replicator {
         };
         let now = Instant::now();
         let work = self.work.entry(tenant.id).or_insert_with(|| Work::new(&job, now));
-        if work.epoch != job.epoch || (work.task == Task::Verify) != (job.next == Next::Verify) {
+        if (work.epoch, work.mends) != (job.epoch, job.mends)
+            || (work.task == Task::Verify) != (job.next == Next::Verify)
+        {
             *work = Work::new(&job, now);
         }
         if let Some(early) = work.next.checked_duration_since(now).filter(|early| !early.is_zero()) {
@@ -97,7 +103,9 @@ impl Replicator {
     }
 
     fn job(tenant: &Inner) -> Result<Option<Job>> {
-        let control = tenant.control.lock();
+        let mut control = tenant.control.lock();
+        let mends = tenant.mends.load(Ordering::Acquire);
+        control.drive.as_of(mends);
         let record = control.record();
         let (Some(migration), Some(target)) = (&record.migration, record.status.target) else {
             return Ok(None);
@@ -107,7 +115,7 @@ impl Replicator {
             return Ok(None);
         }
         let (epoch, from) = (record.status.epoch, record.status.initial);
-        Ok(Some(Job { epoch, next, from, to: target, migration: migration.id, rate: migration.rate }))
+        Ok(Some(Job { epoch, mends, next, from, to: target, migration: migration.id, rate: migration.rate }))
     }
 }
 
@@ -116,6 +124,7 @@ impl Work {
         let task = if job.next == Next::Copy { Task::Count } else { Task::Verify };
         Self {
             epoch: job.epoch,
+            mends: job.mends,
             task,
             position: None,
             next: now,
@@ -146,7 +155,8 @@ impl Work {
         let done = batched.done;
         self.add(batched, job.rate);
         let mut control = tenant.control.lock();
-        if control.record().status.epoch != job.epoch {
+        let mends = tenant.mends.load(Ordering::Acquire);
+        if (control.record().status.epoch, mends) != (job.epoch, job.mends) {
             return Ok(true);
         }
         self.show(&mut control);

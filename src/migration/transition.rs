@@ -3,6 +3,7 @@
 //! Invariant I7: the record is durable in both slots before the register is told. The wait for everybody who acted on the earlier status
 //! begins after that; who acts next asks [`Drive::waited`](crate::tenant::control::Drive).
 
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use cutover_formats::meta::{EndedMigration, MigrationRecord, Outcome, TenantRecord};
@@ -93,6 +94,11 @@ pub(crate) fn make(tenant: &Inner, control: &mut Control, made: Move, who: &str,
                 tenant.space(before.store(role))?.sync()?;
             }
         }
+        // What was compared must not have been lost since, or this sync has made something else durable.
+        if control.drive.verified && control.drive.mends != tenant.mends.load(Ordering::Acquire) {
+            let message = "a store was opened again meanwhile; both are compared once more";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
     }
     let epoch = control.next_epoch();
     let status = phase::after(&before, made, None, epoch)
@@ -136,8 +142,15 @@ pub(crate) fn publish(tenant: &Inner, control: &mut Control, from: Phase) {
     let verified = status.phase == Phase::PreRollback && control.drive.verified;
     tenant.register.publish(status);
     let wait = tenant.shared.pins.begin_wait(tenant.id);
-    control.drive =
-        Drive { wait: Some(wait), published: Some(Instant::now()), verified, copy, ..Drive::default() };
+    let mends = control.drive.mends;
+    control.drive = Drive {
+        wait: Some(wait),
+        published: Some(Instant::now()),
+        verified,
+        mends,
+        copy,
+        ..Drive::default()
+    };
     let (to, epoch) = (status.phase, status.epoch);
     tenant.shared.emit(|| Event::Phase { tenant: tenant.name.clone(), from, to, epoch });
     tenant.shared.wake(Thread::Driver);

@@ -39,10 +39,24 @@ pub(crate) struct Drive {
     pub(crate) copied: bool,
     /// Both stores were compared in full, after the wait.
     pub(crate) verified: bool,
+    /// How often a store of the tenant had been opened again when that was found out.
+    pub(crate) mends: u64,
     /// What stands in the way, if something does.
     pub(crate) error: Option<String>,
+    /// The error is of the driver's last step: it goes with the next one that succeeds.
+    pub(crate) failed: bool,
     /// What was copied and compared so far.
     pub(crate) copy: CopyProgress,
+}
+
+impl Drive {
+    /// Forgets what was found out about the stores before one of them was opened again for the `mends`th time: it may have lost what was
+    /// not durable.
+    pub(crate) fn as_of(&mut self, mends: u64) {
+        if self.mends != mends {
+            (self.copied, self.verified, self.mends) = (false, false, mends);
+        }
+    }
 }
 
 /// How far copying and comparing has come.

@@ -27,6 +27,11 @@ const KNOWN: usize = 65_536;
 pub(crate) struct Known(RwLock<HashMap<String, Vec<u32>>>);
 
 impl Known {
+    /// A store may have lost what was not durable.
+    pub(super) fn forget(&self) {
+        self.0.write().clear();
+    }
+
     fn has(&self, name: &str, version: u32) -> bool {
         self.0.read().get(name).is_some_and(|versions| versions.contains(&version))
     }
@@ -139,6 +144,7 @@ impl Inner {
     }
 
     fn find_definition(&self, op: &Operation<'_>, id: &RowId<'_>) -> Result<Option<DefinitionRecord>> {
+        // Before the switch every definition that the target has is at home.
         for space in op.home_first() {
             if let Some(record) = space.definition(self.id, id)? {
                 return Ok(Some(record));

@@ -184,7 +184,13 @@ impl Inner {
     /// The first entry of a queue, of either store.
     fn next_entry(&self, queue: &str) -> Result<Next> {
         let op = self.enter("claim")?;
-        let stores: Vec<&Space> = op.by_id().map(|space| &**space).collect();
+        // One that is being opened again keeps nobody from the steps of the other.
+        let open = op.by_id().filter(|space| !space.is_closed());
+        let mut stores: Vec<&Space> = open.map(|space| &**space).collect();
+        if stores.is_empty() {
+            // Says why.
+            stores.push(&op.home);
+        }
         let is_held = |instance, step: &str| self.leases.is_held(instance, step);
         self.queue.take(self.id, queue, &stores, &is_held, self.shared.now_ms())
     }
