@@ -119,7 +119,7 @@ fn collect_together(
     rows: &[(u64, RowId<'static>, Expiring<'static>)],
     now_ms: u64,
 ) -> Result<()> {
-    let (locks, id) = (&tenant.shared.locks, tenant.id);
+    let (locks, id) = (&tenant.locks, tenant.id);
     let whats = || rows.iter().map(|(_, _, what)| what);
     let _keys = locks.keys.lock_all(whats().filter_map(|what| match what {
         Expiring::Key { scope, key } => Some((id, (&**scope, &**key))),

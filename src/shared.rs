@@ -11,7 +11,6 @@ use crate::catalog::Catalog;
 use crate::clock::EngineClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
-use crate::locks::Locks;
 use crate::meta::dir::DataDir;
 use crate::status::Pins;
 use crate::store::Write;
@@ -42,7 +41,6 @@ pub(crate) struct Shared {
     pub(crate) clock: EngineClock,
     pub(crate) durability: Durability,
     pub(crate) pins: Pins,
-    pub(crate) locks: Locks,
     pub(crate) catalog: Catalog,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// In the order of [`Thread`].
@@ -76,7 +74,6 @@ impl Shared {
             clock,
             durability,
             pins: Pins::new(),
-            locks: Locks::default(),
             catalog,
             observer,
             wake: Default::default(),

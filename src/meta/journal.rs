@@ -1,7 +1,8 @@
 //! A tenant's journal: one line of JSON for each change of its status, for people and programs. The record decides, the journal
 //! only tells; opening mends one that lacks the line which the record names.
 
-use std::fs;
+use std::collections::VecDeque;
+use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -11,44 +12,65 @@ use cutover_formats::meta::JournalLine;
 use super::dir::private_append;
 use crate::error::{Error, Result};
 
+/// Most lines that wait for a disk that takes them.
+const MISSING: usize = 1000;
+
 /// A journal. No file stays open: a thousand tenants would hold a thousand.
 pub(crate) struct Journal {
     path: PathBuf,
+    /// Lines that could not be written, oldest first. The file may end with a part of one.
+    missing: VecDeque<JournalLine>,
 }
 
 impl Journal {
     /// Opens the journal, cuts off a torn last line, and adds `last` if it is missing.
     pub(crate) fn open(path: &Path, last: &JournalLine) -> Result<Self> {
-        let doing = || format!("opening the journal {}", path.display());
-        let mut file = private_append(path).map_err(|err| Error::io(doing(), err))?;
-        let mut text = Vec::new();
-        file.read_to_end(&mut text).map_err(|err| Error::io(doing(), err))?;
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        if whole < text.len() {
-            file.set_len(whole as u64).map_err(|err| Error::io(doing(), err))?;
-        }
-        drop(file);
-        let journal = Self { path: path.to_path_buf() };
-        let seq = text.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n').rev().find_map(parse);
-        if seq.is_none_or(|line| line.seq < last.seq) {
-            journal.append(last)?;
-        }
+        let mut journal = Self::look(path);
+        journal.missing.push_back(last.clone());
+        journal.catch_up()?;
         Ok(journal)
     }
 
     /// The journal at this path as it is, to be read.
     pub(crate) fn look(path: &Path) -> Self {
-        Self { path: path.to_path_buf() }
+        Self { path: path.to_path_buf(), missing: VecDeque::new() }
     }
 
-    /// Adds a line and makes it durable.
-    pub(crate) fn append(&self, line: &JournalLine) -> Result<()> {
-        let text = journal::encode(line)?;
+    /// Adds a line and makes it durable. If that fails, the next one brings it along.
+    pub(crate) fn append(&mut self, line: &JournalLine) -> Result<()> {
+        self.missing.push_back(line.clone());
+        if self.missing.len() > 1 {
+            self.missing.drain(..self.missing.len().saturating_sub(MISSING));
+            return self.catch_up();
+        }
         private_append(&self.path)
-            .and_then(|mut file| {
-                file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_data())
-            })
-            .map_err(|err| Error::io(format!("writing the journal {}", self.path.display()), err))
+            .map_err(|err| Error::io("the file", err))
+            .and_then(|file| write(file, &self.missing))
+            .map_err(|err| self.failed("writing", err))?;
+        self.missing.clear();
+        Ok(())
+    }
+
+    /// Cuts off a torn last line and adds what is missing.
+    fn catch_up(&mut self) -> Result<()> {
+        let opening = |err| self.failed("opening", Error::io("the file", err));
+        let mut file = private_append(&self.path).map_err(opening)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(opening)?;
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if whole < text.len() {
+            file.set_len(whole as u64).map_err(opening)?;
+        }
+        let lines = text.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n');
+        let last = lines.rev().find_map(parse).map_or(0, |line| line.seq);
+        self.missing.retain(|line| line.seq > last);
+        write(file, &self.missing).map_err(|err| self.failed("writing", err))?;
+        self.missing.clear();
+        Ok(())
+    }
+
+    fn failed(&self, doing: &str, err: Error) -> Error {
+        err.context(format!("{doing} the journal {}", self.path.display()))
     }
 
     /// Every line, oldest first. Lines that cannot be read are left out.
@@ -57,6 +79,18 @@ impl Journal {
             .map_err(|err| Error::io(format!("reading the journal {}", self.path.display()), err))?;
         Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
     }
+}
+
+fn write(mut file: File, lines: &VecDeque<JournalLine>) -> Result<()> {
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&journal::encode(line)?);
+        text.push('\n');
+    }
+    if text.is_empty() {
+        return Ok(());
+    }
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_data()).map_err(|err| Error::io("the file", err))
 }
 
 fn parse(line: &[u8]) -> Option<JournalLine> {
@@ -85,7 +119,7 @@ mod tests {
     fn a_missing_or_torn_last_line_is_mended() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("j.jsonl");
-        let journal = Journal::open(&path, &line(1)).unwrap();
+        let mut journal = Journal::open(&path, &line(1)).unwrap();
         journal.append(&line(2)).unwrap();
         drop(journal);
         let whole = fs::read(&path).unwrap();
@@ -95,5 +129,26 @@ mod tests {
             assert_eq!(lines.last(), Some(&line(2)), "cut at {cut}");
             assert!(lines.len() <= 2);
         }
+    }
+    /// A directory in the file's place stands for a disk that takes no writes.
+    #[test]
+    fn lines_that_could_not_be_written_come_with_the_next_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("j.jsonl");
+        let mut journal = Journal::open(&path, &line(1)).unwrap();
+        let mut text = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        assert!(journal.append(&line(2)).is_err());
+        assert!(journal.append(&line(3)).is_err());
+        fs::remove_dir(&path).unwrap();
+        // What a full disk leaves of the second line.
+        text.extend(b"{\"epoch\":2,");
+        fs::write(&path, &text).unwrap();
+        journal.append(&line(4)).unwrap();
+        journal.append(&line(5)).unwrap();
+        let seqs: Vec<u64> = journal.read().unwrap().iter().map(|line| line.seq).collect();
+        assert_eq!(seqs, [1, 2, 3, 4, 5]);
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 5, "and nothing torn is left");
     }
 }

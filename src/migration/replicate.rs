@@ -12,7 +12,7 @@ use cutover_formats::{StoreId, TenantId};
 
 use super::decide::{Next, decide};
 use super::driver;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::shared::Thread;
 use crate::tenant::Inner;
@@ -103,7 +103,9 @@ impl Replicator {
     }
 
     fn job(tenant: &Inner) -> Result<Option<Job>> {
-        let mut control = tenant.control.lock();
+        let Some(mut control) = tenant.control.try_lock_for(driver::SHORT) else {
+            return Err(Error::new(ErrorKind::TimedOut, "somebody else steers the migration"));
+        };
         let mends = tenant.mends.load(Ordering::Acquire);
         control.drive.as_of(mends);
         let record = control.record();

@@ -88,12 +88,15 @@ pub(crate) fn make(tenant: &Inner, control: &mut Control, made: Move, who: &str,
     let abandon = control.record().migration.as_ref().is_some_and(|migration| migration.abandon);
     let left = phase::left_behind(before.phase);
     if matches!(made, Move::Switch | Move::Complete | Move::Reverse) {
+        // Only to be named, should a store hang. Nobody makes a transition while holding one, so it goes before that.
+        let pin = tenant.shared.pins.pin(tenant.id, "sync a store before a move");
         for role in [Role::Initial, Role::Target] {
             // What other moves rely on being in a store is durable there, at every durability level.
             if !(abandon && left == Some(role)) {
                 tenant.space(before.store(role))?.sync()?;
             }
         }
+        drop(pin);
         // What was compared must not have been lost since, or this sync has made something else durable.
         if control.drive.verified && control.drive.mends != tenant.mends.load(Ordering::Acquire) {
             let message = "a store was opened again meanwhile; both are compared once more";

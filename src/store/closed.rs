@@ -19,8 +19,8 @@ impl Failure {
         Self { full: err.says_full(), why: err.to_string() }
     }
 
-    /// Refuses a call: nothing was done.
-    pub(crate) fn refusal(&self) -> Error {
+    /// Refuses what `calls` names: nothing was done.
+    pub(crate) fn refusal(&self, calls: &str) -> Error {
         let (kind, what) = match self.full {
             true => (ErrorKind::NoSpace, "there is no space left on its disk"),
             false => (ErrorKind::Unavailable, "it has failed"),
@@ -28,7 +28,7 @@ impl Failure {
         let then = "the engine opens it again by itself when that is over";
         Error::with_source(
             kind,
-            format!("the store takes no writes because {what}; {then}. It said"),
+            format!("the store takes no {calls} because {what}; {then}. It said"),
             self.why.clone(),
         )
     }
@@ -44,18 +44,18 @@ pub(super) struct Closed(pub(super) Failure);
 
 impl Store for Closed {
     fn get(&self, _: Family, _: &[u8]) -> Result<Option<Vec<u8>>> {
-        Err(self.0.refusal())
+        Err(self.0.refusal("calls"))
     }
 
     fn scan(&self, _: Family, _: &[u8], _: &[u8], _: Visit<'_>) -> Result<()> {
-        Err(self.0.refusal())
+        Err(self.0.refusal("calls"))
     }
 
     fn commit(&self, _: &Batch, _: Write) -> Result<()> {
-        Err(self.0.refusal())
+        Err(self.0.refusal("calls"))
     }
 
     fn remove_range(&self, _: Family, _: &[u8], _: &[u8]) -> Result<()> {
-        Err(self.0.refusal())
+        Err(self.0.refusal("calls"))
     }
 }

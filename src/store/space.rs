@@ -183,7 +183,7 @@ impl Space {
     fn write(&self, write: impl FnOnce(&dyn Store) -> Result<()>) -> Result<()> {
         let named = |err: Error| err.context(format!("{} ({})", self.id, self.driver));
         if let Some(failure) = self.failure.get() {
-            return Err(named(failure.refusal()));
+            return Err(named(failure.refusal("writes")));
         }
         write(&*self.store).map_err(|err| {
             if err.kind() == ErrorKind::InvalidInput {

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use cutover_formats::codec::RecordType;
-use cutover_formats::meta::{JournalLine, Retention, TenantRecord};
-use cutover_formats::{Phase, TenantId};
+use cutover_formats::meta::{EndedMigration, JournalLine, Retention, TenantRecord};
+use cutover_formats::{Phase, Role, TenantId};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::journal::Journal;
@@ -47,6 +47,17 @@ pub(crate) struct Drive {
     pub(crate) failed: bool,
     /// What was copied and compared so far.
     pub(crate) copy: CopyProgress,
+}
+
+/// What people are shown of a migration besides its status.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) goal: Role,
+    pub(crate) id: Option<u64>,
+    pub(crate) last: Option<EndedMigration>,
+    pub(crate) copy: CopyProgress,
+    pub(crate) error: Option<String>,
+    pub(crate) waiting_for: String,
 }
 
 impl Drive {
@@ -106,6 +117,18 @@ impl Control {
 
     pub(crate) fn record(&self) -> &TenantRecord {
         &self.record
+    }
+
+    pub(crate) fn shown(&self, waiting_for: String) -> Shown {
+        let migration = self.record.migration.as_ref();
+        Shown {
+            goal: migration.map_or(Role::Initial, |migration| migration.goal),
+            id: migration.map(|migration| migration.id),
+            last: self.record.last,
+            copy: self.drive.copy,
+            error: self.drive.error.clone(),
+            waiting_for,
+        }
     }
 
     /// An epoch for the next status. One whose write failed is not used again.

@@ -18,6 +18,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Thread;
 use crate::store::space::{Changes, Space, raw_rows};
 
+/// Most steps that are looked at together.
+const STEPS: usize = 256;
 const BEGUN: &str = "the replacement was begun and is finished when the stores are opened again";
 const REPLACED: &str = "replaced by a later launch of its key";
 
@@ -100,8 +102,8 @@ impl Inner {
         let op = self.enter(what)?;
         // The key of an instance never changes, so a look without locks says which one to lock.
         let (_, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
-        let _key = record.key.as_ref().and_then(|key| self.shared.locks.keys.lock((self.id, key)));
-        let _instance = self.shared.locks.instances.lock((self.id, id));
+        let _key = record.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
+        let _instance = self.locks.instances.lock((self.id, id));
         self.doubts.check(&RowId::Instance { id })?;
         let (space, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
         match &record.ended {
@@ -169,15 +171,22 @@ impl Inner {
 
     /// Takes the steps that are still ready out of the ready queue.
     fn add_unready(&self, changes: &mut Changes, space: &Space, instance: InstanceId) -> Result<()> {
-        let steps = space.page(self.id, Prefix::StepsOf(instance), None, usize::MAX, u64::MAX)?;
-        for (row, record) in steps.rows {
-            if let (RowId::Step { step, .. }, Record::Step(record)) = (row, record)
-                && let StepState::Ready { at_ms } = record.state
-            {
-                changes.delete(RowId::Ready { queue: record.queue.into(), at_ms, instance, step });
+        let mut after: Option<RowId<'static>> = None;
+        loop {
+            // With all their inputs and results at once an instance may be larger than memory.
+            let steps = space.page(self.id, Prefix::StepsOf(instance), after.as_ref(), STEPS, 1 << 20)?;
+            after = steps.rows.last().map(|(row, _)| row.clone());
+            for (row, record) in steps.rows {
+                if let (RowId::Step { step, .. }, Record::Step(record)) = (row, record)
+                    && let StepState::Ready { at_ms } = record.state
+                {
+                    changes.delete(RowId::Ready { queue: record.queue.into(), at_ms, instance, step });
+                }
+            }
+            if steps.done {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn after_end(&self, id: InstanceId, deadline: u64) {

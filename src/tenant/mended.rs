@@ -107,8 +107,8 @@ impl Inner {
         let RowId::Note(NoteId::Replace { old }) = row else { return Ok(false) };
         // The key of an instance never changes. If the old one is gone, nobody gets at the key, which is in doubt.
         let key = op.locate(self.id, *old)?.and_then(|(_, record)| record.key);
-        let _key = key.as_ref().and_then(|key| self.shared.locks.keys.lock((self.id, key)));
-        let _instance = self.shared.locks.instances.lock((self.id, *old));
+        let _key = key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
+        let _instance = self.locks.instances.lock((self.id, *old));
         // One that is being made at this moment was waited for, and is gone now.
         let Some(NoteRecord::Replace { reason, rows, .. }) = home.note(self.id, row)? else {
             return Ok(false);
@@ -161,11 +161,11 @@ impl Inner {
             return Ok(None);
         }
         // Again under the lock: whoever was changing it has ended.
-        let _key = self.shared.locks.keys.lock((self.id, (&**scope, &**key)));
+        let _key = self.locks.keys.lock((self.id, (&**scope, &**key)));
         let (Some(here), Some(there)) = (live(other)?, live(&op.home)?) else { return Ok(None) };
         let (space, loser) =
             if there.epoch >= here.epoch { (other, here.instance) } else { (&op.home, there.instance) };
-        let _instance = self.shared.locks.instances.lock((self.id, loser));
+        let _instance = self.locks.instances.lock((self.id, loser));
         let Some(head) = space.instance(self.id, &RowId::Instance { id: loser })? else { return Ok(None) };
         let how = How { ending: Ending::Terminated, reason: TWICE, output: &[] };
         self.end_now(op, space, loser, head, &how, Changes::default())?;

@@ -25,7 +25,7 @@ use cutover_formats::record::InstanceRecord;
 use cutover_formats::{InstanceId, Phase, RowId, Status, StoreId, TenantId};
 use parking_lot::{Mutex, RwLock};
 
-use self::control::Control;
+use self::control::{Control, Shown};
 use self::definitions::Known;
 use self::doubts::Doubts;
 use self::leases::Leases;
@@ -33,6 +33,7 @@ use self::queue::ReadyQueue;
 pub use self::steps::Worker;
 use self::waiters::Waiters;
 use crate::error::{Error, ErrorKind, Result};
+use crate::locks::Locks;
 use crate::shared::Shared;
 use crate::status::{Pin, Register, Seq};
 use crate::store::space::Space;
@@ -52,11 +53,15 @@ pub(crate) struct Inner {
     pub(crate) spaces: RwLock<Vec<Arc<Space>>>,
     /// The durable record and everything about a migration. Also the lock under which transitions are made.
     pub(crate) control: Mutex<Control>,
+    /// What the driver's last step has left to show, for when it hangs in the next one.
+    pub(crate) shown: Mutex<Shown>,
     pub(crate) retention: RwLock<control::Retentions>,
     /// No expiry row has a deadline before this, in milliseconds since 1970.
     pub(crate) next_expiry: AtomicU64,
     /// How often one of its stores was opened again. What was found out about them before that may not be so any more.
     pub(crate) mends: AtomicU64,
+    /// The tenant's own: one whose store hangs holds up nobody else.
+    pub(crate) locks: Locks,
     deleted: AtomicBool,
     known: Known,
     doubts: Doubts,
@@ -122,9 +127,11 @@ impl Inner {
             register: Register::new(record.status),
             spaces: RwLock::new(spaces),
             retention: RwLock::new(control::Retentions::of_record(record)),
+            shown: Mutex::new(control.shown(String::new())),
             control: Mutex::new(control),
             next_expiry: AtomicU64::new(0),
             mends: AtomicU64::new(0),
+            locks: Locks::default(),
             deleted: AtomicBool::new(false),
             known: Known::default(),
             doubts: Doubts::default(),
