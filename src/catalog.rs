@@ -2,8 +2,11 @@
 //!
 //! Invariant I6: whether anyone uses a store is decided under the same lock as its removal, and counts tenants whose
 //! retirement is not finished and handles that an operation still holds.
+//!
+//! The lock is not held while a driver opens a store, which may take seconds or hang: the store is *taken* meanwhile, and nobody
+//! else opens, closes or removes it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +21,7 @@ use crate::meta::dir::Dir;
 use crate::meta::slot::Slots;
 use crate::store::Driver;
 use crate::store::space::Space;
-use crate::sync::Mutex;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// Which store a tenant is to live in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +78,8 @@ pub(crate) struct Catalog {
     drivers: BTreeMap<String, Arc<dyn Driver>>,
     layouts: BTreeMap<String, Arc<dyn Layout>>,
     state: Mutex<State>,
+    /// Signalled when a store is no longer taken.
+    freed: Condvar,
 }
 
 struct State {
@@ -82,6 +87,11 @@ struct State {
     slots: Slots<CatalogRecord>,
     open: HashMap<StoreId, Arc<Space>>,
     users: HashMap<StoreId, BTreeSet<TenantId>>,
+    /// Somebody opens or closes these, without the lock.
+    taken: HashSet<StoreId>,
+    /// How many openings there have been.
+    openings: u64,
+    closed: bool,
 }
 
 impl Catalog {
@@ -94,8 +104,17 @@ impl Catalog {
     ) -> Result<Self> {
         let (slots, record) = Slots::open(meta, "catalog", RecordType::Catalog)?;
         let record = record.unwrap_or_default();
-        let state = State { record, slots, open: HashMap::new(), users: HashMap::new() };
-        Ok(Self { dir: dir.to_path_buf(), files, drivers, layouts, state: Mutex::new(state) })
+        let state = State {
+            record,
+            slots,
+            open: HashMap::new(),
+            users: HashMap::new(),
+            taken: HashSet::new(),
+            openings: 0,
+            closed: false,
+        };
+        let (state, freed) = (Mutex::new(state), Condvar::new());
+        Ok(Self { dir: dir.to_path_buf(), files, drivers, layouts, state, freed })
     }
 
     /// A number for a new tenant, never given before.
@@ -194,7 +213,8 @@ impl Catalog {
             return Ok(Released::Done);
         }
         // One handle is the catalog's own.
-        if state.open.get(&id).is_some_and(|space| Arc::strong_count(space) > 1) {
+        if state.taken.contains(&id) || state.open.get(&id).is_some_and(|space| Arc::strong_count(space) > 1)
+        {
             return Ok(Released::Busy);
         }
         self.remove(&mut state, id)?;
@@ -234,7 +254,10 @@ impl Catalog {
 
     /// Lets go of all stores. Those that an operation still holds stay open until it ends.
     pub(crate) fn close(&self) -> Result<()> {
-        let open = std::mem::take(&mut self.state.lock().open);
+        let mut state = self.state.lock();
+        state.closed = true;
+        let open = std::mem::take(&mut state.open);
+        drop(state);
         open.into_values().try_for_each(|space| space.sync())
     }
 
@@ -254,18 +277,97 @@ impl Catalog {
         })
     }
 
-    fn opened(&self, state: &mut State, record: &StoreRecord) -> Result<Arc<Space>> {
-        if let Some(space) = state.open.get(&record.id) {
-            return Ok(Arc::clone(space));
+    fn opened(&self, state: &mut MutexGuard<'_, State>, record: &StoreRecord) -> Result<Arc<Space>> {
+        while !state.open.contains_key(&record.id) {
+            if state.record.stores.iter().any(|store| store.id == record.id && store.retired) {
+                let message = format!("{} was removed meanwhile; try again", record.id);
+                return Err(Error::new(ErrorKind::Unavailable, message));
+            }
+            if state.taken.insert(record.id) {
+                return self.open_taken(state, record);
+            }
+            self.freed.wait(state);
         }
-        let store = self
-            .driver(&record.driver)?
-            .open(&self.dir.join(&record.path))
-            .map_err(|err| err.context(format!("opening {} ({})", record.id, record.driver)))?;
-        let space = Space::new(record.id, record.driver.clone(), store, self.layout(&record.layout)?);
-        let space = Arc::new(space);
+        let space = state.open.get(&record.id).cloned();
+        space.ok_or_else(|| Error::new(ErrorKind::Unavailable, format!("{} is not open", record.id)))
+    }
+
+    /// Opens a store that the caller has taken, without the lock, and lets go of it.
+    fn open_taken(&self, state: &mut MutexGuard<'_, State>, record: &StoreRecord) -> Result<Arc<Space>> {
+        let opened = MutexGuard::unlocked(state, || {
+            let layout = self.layout(&record.layout)?;
+            let store = self.driver(&record.driver)?.open(&self.dir.join(&record.path));
+            store.map(|store| (store, layout))
+        });
+        self.free(state, record.id);
+        let opening = |err: Error| err.context(format!("opening {} ({})", record.id, record.driver));
+        let (store, layout) = opened.map_err(opening)?;
+        if state.closed {
+            return Err(Error::new(ErrorKind::Unavailable, "the engine was closed meanwhile"));
+        }
+        state.openings += 1;
+        let space = Arc::new(Space::new(record.id, record.driver.clone(), state.openings, store, layout));
         state.open.insert(record.id, Arc::clone(&space));
         Ok(space)
+    }
+
+    fn free(&self, state: &mut State, id: StoreId) {
+        state.taken.remove(&id);
+        self.freed.notify_all();
+    }
+
+    /// All stores as they stand: open, or what stands in for them.
+    pub(crate) fn spaces(&self) -> Vec<Arc<Space>> {
+        self.state.lock().open.values().cloned().collect()
+    }
+
+    /// The store as it stands.
+    pub(crate) fn current(&self, id: StoreId) -> Option<Arc<Space>> {
+        self.state.lock().open.get(&id).cloned()
+    }
+
+    /// The first step of opening a store again that has failed: takes it and, if its disk takes writes, puts something in its place that
+    /// refuses everything. Returns the failed handle, for the caller to close when nobody else has it; `None` if it was closed before. Who
+    /// called this goes on with [`reopen`](Self::reopen).
+    ///
+    /// # Errors
+    /// If it is not worth a try yet, or the store was removed meanwhile. Then nothing was taken.
+    pub(crate) fn take_failed(&self, id: StoreId) -> Result<Option<Arc<Space>>> {
+        let mut state = self.state.lock();
+        let record = state.record.stores.iter().find(|store| store.id == id && !store.retired).cloned();
+        let there = record.filter(|_| state.open.contains_key(&id) && !state.closed);
+        let gone = || Error::new(ErrorKind::NotFound, format!("{id} is not in use any more"));
+        let record = there.ok_or_else(gone)?;
+        if !state.taken.insert(id) {
+            return Err(Error::new(ErrorKind::Locked, format!("{id} is being opened or removed")));
+        }
+        let may = MutexGuard::unlocked(&mut state, || {
+            self.driver(&record.driver)?.may_reopen(&self.dir.join(&record.path))
+        });
+        if let Err(err) = may {
+            self.free(&mut state, id);
+            return Err(err);
+        }
+        let Some(failed) = state.open.get(&id).cloned().filter(|space| !space.is_closed()) else {
+            return Ok(None);
+        };
+        state.open.insert(id, Arc::new(failed.closed()));
+        Ok(Some(failed))
+    }
+
+    /// The last step: opens a store that was [taken](Self::take_failed) and whose handle is closed.
+    ///
+    /// # Errors
+    /// If it does not open. Then what stands in for it stays, and it is taken no more.
+    pub(crate) fn reopen(&self, id: StoreId) -> Result<Arc<Space>> {
+        let mut state = self.state.lock();
+        match state.record.stores.iter().find(|store| store.id == id).cloned() {
+            Some(record) => self.open_taken(&mut state, &record),
+            None => {
+                self.free(&mut state, id);
+                Err(Error::new(ErrorKind::NotFound, format!("there is no {id}")))
+            }
+        }
     }
 
     /// The files first, the record after them: a removal that a crash or an error cuts short is begun again, by whoever still has the

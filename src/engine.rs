@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::files::{Files, SystemFiles};
 use crate::gc;
+use crate::mend::Keeper;
 use crate::meta::slot::Slots;
 use crate::migration::driver;
 use crate::migration::replicate::Replicator;
@@ -49,6 +50,7 @@ pub(crate) struct Core {
     making: Mutex<()>,
     mark: Mutex<Slots<EngineRecord>>,
     replicator: Mutex<Replicator>,
+    keeper: Mutex<Keeper>,
 }
 
 /// How to open an engine.
@@ -249,7 +251,8 @@ impl Engine {
         open::erase(&core.shared, &tenant, &control)
     }
 
-    /// Does what the background threads would do, once for every tenant: drive, copy, collect. Says whether anything may be left to do
+    /// Does what the background threads would do, once for every tenant: drive, copy, collect; and once for every store: open it again if it
+    /// has failed, sync it if it is time. Says whether anything may be left to do
     /// right now.
     ///
     /// # Errors
@@ -257,8 +260,9 @@ impl Engine {
     pub fn step(&self) -> Result<bool> {
         self.0.core.shared.check()?;
         let soon = |next: Option<Duration>| next.is_some_and(|next| next.is_zero());
-        let (driven, copied, collected) = (self.0.core.drive(), self.0.core.copy(), self.0.core.collect());
-        Ok(soon(driven) || soon(copied) || soon(collected))
+        let core = &self.0.core;
+        let (kept, driven, copied, collected) = (core.keep(), core.drive(), core.copy(), core.collect());
+        Ok(soon(kept) || soon(driven) || soon(copied) || soon(collected))
     }
 
     /// Where a store of the catalog is, if it has not been removed.
@@ -301,6 +305,7 @@ impl Open {
             tenant.spaces.write().clear();
         }
         self.core.tenants.write().clear();
+        self.core.keeper.lock().close();
         let synced = shared.catalog.close();
         if verdict.is_ok() && synced.is_ok() {
             self.core.write_mark(true)?;
@@ -340,6 +345,10 @@ impl Core {
         Some(Duration::from_millis(due.saturating_sub(self.shared.now_ms())))
     }
 
+    fn keep(&self) -> Option<Duration> {
+        self.keeper.lock().step(&self.shared, &self.all())
+    }
+
     /// Makes durable that the clock has come this far.
     fn write_mark(&self, clean: bool) -> Result<()> {
         let record = EngineRecord {
@@ -357,6 +366,8 @@ fn start_threads(open: &Open) -> Result<()> {
     open.threads.start(shared, Thread::Driver, move || core.drive())?;
     let core = Arc::clone(&open.core);
     open.threads.start(shared, Thread::Replicator, move || core.copy())?;
+    let core = Arc::clone(&open.core);
+    open.threads.start(shared, Thread::Keeper, move || core.keep())?;
     let core = Arc::clone(&open.core);
     let mut marked = core.shared.clock.monotonic();
     open.threads.start(shared, Thread::Collector, move || {

@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::io;
 
 /// What a caller can do something about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -23,8 +24,12 @@ pub enum ErrorKind {
     Locked,
     /// The directory holds something that is not ours, or that a newer version wrote. Nothing changed.
     Foreign,
-    /// The engine is closed, or a store takes no more calls until it is opened again.
+    /// The engine is closed, or a store takes no calls until it was opened again, which a running engine does by itself. Nothing
+    /// changed.
     Unavailable,
+    /// A store takes no writes because its disk is full. Nothing changed. Once there is space the engine opens the store
+    /// again by itself.
+    NoSpace,
     /// The commit may or may not have happened. A repeat with the same request id settles it.
     Indeterminate,
     /// A deadline passed first.
@@ -79,6 +84,23 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
+
+    /// Whether a full disk, or a quota that is used up, lies beneath it. Stores that tell their errors as text use the
+    /// operating system's words.
+    pub(crate) fn says_full(&self) -> bool {
+        let full =
+            |err: &io::Error| matches!(err.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let mut next: Option<&(dyn StdError + 'static)> = self.source();
+        while let Some(err) = next {
+            if err.downcast_ref::<io::Error>().is_some_and(full) {
+                return true;
+            }
+            next = err.source();
+        }
+        let text = self.to_string();
+        self.0.kind == ErrorKind::NoSpace
+            || ["No space left on device", "Disk quota exceeded"].iter().any(|words| text.contains(words))
+    }
 }
 
 impl fmt::Display for Error {
@@ -109,5 +131,21 @@ impl From<cutover_formats::FormatError> for Error {
     /// For what a caller gave. What was read from disk becomes [`ErrorKind::Corrupt`] where it is read.
     fn from(err: cutover_formats::FormatError) -> Self {
         Self::new(ErrorKind::InvalidInput, err.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_recognised_beneath_any_context_and_in_words() {
+        let full = Error::io("writing", io::Error::from(io::ErrorKind::StorageFull));
+        assert!(full.context("one").context("two").says_full());
+        assert!(Error::io("syncing", io::Error::from(io::ErrorKind::QuotaExceeded)).says_full());
+        let words = "IO error: No space left on device: While appending to file: 000004.log";
+        assert!(Error::with_source(ErrorKind::Io, "RocksDB: commit", words).says_full());
+        assert!(!Error::io("writing", io::Error::from(io::ErrorKind::PermissionDenied)).says_full());
+        assert!(!Error::new(ErrorKind::Io, "broken").says_full());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover_formats::{InstanceId, Phase};
+use cutover_formats::{InstanceId, Phase, StoreId};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +45,20 @@ pub enum Event {
         tenant: String,
         /// What, in words.
         error: String,
+    },
+    /// A store does not take writes, or cannot be opened again yet. The engine goes on trying.
+    StoreFailed {
+        /// The store.
+        store: StoreId,
+        /// Why, in words.
+        error: String,
+    },
+    /// A store that had failed was opened again and takes writes.
+    StoreMended {
+        /// The store.
+        store: StoreId,
+        /// How long it took since the failure was seen.
+        took: Duration,
     },
     /// An ended instance is about to be collected: its retention is over. Told before its rows are removed, so that after a crash it
     /// may be told again.

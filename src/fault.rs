@@ -15,10 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::files::Files;
 use crate::store::{Driver, Write};
+use crate::sync::{Condvar, Mutex, thread};
 
 /// What a step does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -268,7 +267,7 @@ impl Faults {
             }
             Fault::Delay(time) => {
                 drop(inner);
-                std::thread::sleep(time);
+                thread::sleep(time);
                 Way::Well
             }
             Fault::Hang => {

@@ -63,8 +63,8 @@ pub(crate) fn step(tenant: &Inner) -> Result<u64> {
         return Ok(due);
     }
     let op = tenant.enter("collect")?;
-    // Rows that are added from here on lower it again.
-    tenant.next_expiry.store(u64::MAX, Ordering::Release);
+    // Rows that are added from here on lower it again. So does a store that was opened again, which this operation may not have.
+    let due = tenant.next_expiry.swap(u64::MAX, Ordering::AcqRel);
     let mut failure = None;
     for space in op.by_id() {
         let next = match collect(tenant, space, due, now_ms) {
@@ -119,7 +119,7 @@ fn collect_together(
     rows: &[(u64, RowId<'static>, Expiring<'static>)],
     now_ms: u64,
 ) -> Result<()> {
-    let (locks, id) = (&tenant.shared.locks, tenant.id);
+    let (locks, id) = (&tenant.locks, tenant.id);
     let whats = || rows.iter().map(|(_, _, what)| what);
     let _keys = locks.keys.lock_all(whats().filter_map(|what| match what {
         Expiring::Key { scope, key } => Some((id, (&**scope, &**key))),

@@ -9,6 +9,7 @@ pub mod fault;
 pub mod files;
 mod gc;
 mod locks;
+mod mend;
 mod meta;
 pub mod migration;
 pub mod offline;

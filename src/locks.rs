@@ -2,16 +2,17 @@
 //!
 //! Order: pin, key, request, instance, definition. Two of a kind are taken only through [`Stripes::lock_all`], which sorts. A
 //! stripe is a hash of what it guards, so two keys may share one: that costs a wait, never correctness.
-//! The order is checked at run time wherever debug assertions are on.
+//! The order is checked at run time wherever debug assertions are on. Each tenant has locks of its own: a stripe that is held while a store
+//! hangs must not hold up a tenant in another store.
 
 use std::hash::{BuildHasher as _, Hash};
 
-use crate::sync::{CachePadded, Mutex, MutexGuard, RandomState};
+use crate::sync::{Mutex, MutexGuard, OnceLock, RandomState};
 
 /// Enough that 64 threads on different keys seldom meet (a pair in 30 at 1,024 stripes meets once).
 const STRIPES: usize = 1024;
 
-/// All striped locks of an engine.
+/// All striped locks of a tenant.
 pub(crate) struct Locks {
     /// By (tenant, scope, key).
     pub(crate) keys: Stripes,
@@ -38,8 +39,14 @@ impl Default for Locks {
 pub(crate) struct Stripes {
     rank: u8,
     hasher: RandomState,
-    stripes: Box<[CachePadded<Mutex<()>>]>,
+    /// Made when the first one is locked: a tenant that does nothing costs nothing.
+    stripes: OnceLock<Box<[Stripe]>>,
 }
+
+/// Eight to a cache line: alone on one each, they would cost every tenant half a megabyte.
+#[derive(Default)]
+#[repr(align(8))]
+struct Stripe(Mutex<()>);
 
 /// Locks that are held; let go of together.
 pub(crate) struct Held<'l> {
@@ -55,13 +62,16 @@ pub(crate) struct HeldOne<'l> {
 
 impl Stripes {
     fn new(rank: u8) -> Self {
-        let stripes = (0..STRIPES).map(|_| CachePadded::new(Mutex::new(()))).collect();
-        Self { rank, hasher: RandomState::default(), stripes }
+        Self { rank, hasher: RandomState::default(), stripes: OnceLock::new() }
+    }
+
+    fn stripes(&self) -> &[Stripe] {
+        self.stripes.get_or_init(|| (0..STRIPES).map(|_| Stripe::default()).collect())
     }
 
     pub(crate) fn lock(&self, what: impl Hash) -> Option<HeldOne<'_>> {
         let rank = order::enter(self.rank);
-        let guard = self.stripes.get(self.stripe(&what))?.lock();
+        let guard = self.stripes().get(self.stripe(&what))?.0.lock();
         Some(HeldOne { _guard: guard, _rank: rank })
     }
 
@@ -71,7 +81,8 @@ impl Stripes {
         let mut wanted: Vec<usize> = what.into_iter().map(|one| self.stripe(&one)).collect();
         wanted.sort_unstable();
         wanted.dedup();
-        let guards = wanted.into_iter().filter_map(|at| Some(self.stripes.get(at)?.lock())).collect();
+        let stripes = self.stripes();
+        let guards = wanted.into_iter().filter_map(|at| Some(stripes.get(at)?.0.lock())).collect();
         Held { _guards: guards, _rank: rank }
     }
 

@@ -9,7 +9,6 @@ use crate::catalog::Catalog;
 use crate::clock::EngineClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
-use crate::locks::Locks;
 use crate::meta::dir::DataDir;
 use crate::status::Pins;
 use crate::store::Write;
@@ -42,11 +41,10 @@ pub(crate) struct Shared {
     pub(crate) clock: EngineClock,
     pub(crate) durability: Durability,
     pub(crate) pins: Pins,
-    pub(crate) locks: Locks,
     pub(crate) catalog: Catalog,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     /// In the order of [`Thread`].
-    wake: [Wake; 3],
+    wake: [Wake; 4],
     incarnation: u64,
     tokens: AtomicU64,
     closed: AtomicBool,
@@ -59,6 +57,7 @@ pub(crate) enum Thread {
     Collector,
     Replicator,
     Driver,
+    Keeper,
 }
 
 impl Shared {
@@ -75,10 +74,9 @@ impl Shared {
             clock,
             durability,
             pins: Pins::new(),
-            locks: Locks::default(),
             catalog,
             observer,
-            wake: [Wake::default(), Wake::default(), Wake::default()],
+            wake: Default::default(),
             incarnation,
             tokens: AtomicU64::new(0),
             closed: AtomicBool::new(false),

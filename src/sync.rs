@@ -20,6 +20,8 @@ pub(crate) use crossbeam::utils::CachePadded;
 /// For what belongs to the process and outlives every schedule: a constant in the long run, whoever writes it first. Never held while
 /// anything else here is waited for.
 pub(crate) use std::sync::Mutex as ProcessMutex;
+/// Filled in by whoever comes first, without waiting for anybody else here.
+pub(crate) use std::sync::OnceLock;
 
 #[cfg(not(shuttle))]
 mod real {

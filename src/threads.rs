@@ -42,6 +42,7 @@ impl Threads {
             Thread::Collector => "cutover-collect",
             Thread::Replicator => "cutover-copy",
             Thread::Driver => "cutover-drive",
+            Thread::Keeper => "cutover-keep",
         };
         let shared = Arc::clone(shared);
         let (ends, alive): (Sender<()>, _) = bounded(0);

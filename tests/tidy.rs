@@ -20,7 +20,7 @@ const LAYERS: [&[&str]; 9] = [
     &["catalog"],
     &["shared"],
     &["tenant", "threads"],
-    &["migration", "gc"],
+    &["migration", "gc", "mend"],
     &["engine", "offline"],
 ];
 

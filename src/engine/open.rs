@@ -71,6 +71,7 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
         making: Mutex::new(()),
         mark: Mutex::new(mark),
         replicator: Mutex::default(),
+        keeper: Mutex::default(),
     });
     let open = Open { core, threads: Threads::new() };
     if builder.background {

@@ -70,7 +70,7 @@ fn stopped_before_its_check(close: Phase, launch: Launch) -> Stopped {
     let tenant = before_the_close(&engine, close);
     let from = tenant.status().home();
     // Every stripe, whatever the new instance's number will be.
-    let held = tenant.0.shared.locks.instances.lock_all(0..100_000);
+    let held = tenant.0.locks.instances.lock_all(0..100_000);
     let launched = std::thread::scope(|scope| {
         let launching = scope.spawn(|| tenant.launch(&launch));
         let until = Instant::now() + LONG;

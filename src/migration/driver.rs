@@ -11,8 +11,9 @@ use crate::catalog::Released;
 use crate::error::Result;
 use crate::event::Event;
 use crate::shared::Thread;
-use crate::status::Holder;
+use crate::status::{Holder, Waiting};
 use crate::store::space::Space;
+use crate::sync::atomic::Ordering;
 use crate::tenant::Inner;
 use crate::tenant::control::Control;
 
@@ -24,6 +25,8 @@ const OVERDUE: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_millis(50);
 /// How long to wait after a failure.
 const RETRY: Duration = Duration::from_millis(500);
+/// How long to wait for the control of a tenant that somebody has, perhaps in a store that hangs.
+pub(crate) const SHORT: Duration = Duration::from_millis(100);
 
 /// The families that have to be empty before a store is given up, in the order in which blockers are named.
 const TRANSIENT: [Family; 6] =
@@ -31,12 +34,25 @@ const TRANSIENT: [Family; 6] =
 
 /// Does what it is time for, and says when to look again.
 pub(crate) fn step(tenant: &Inner) -> Option<Duration> {
-    let mut control = tenant.control.lock();
-    match try_step(tenant, &mut control) {
-        Ok(next) => next,
+    // Whoever has it may hang in a store, and other tenants wait for this thread.
+    let Some(mut control) = tenant.control.try_lock_for(SHORT) else { return Some(DRAIN) };
+    let next = step_locked(tenant, &mut control);
+    *tenant.shown.lock() = control.shown(String::new());
+    next
+}
+
+fn step_locked(tenant: &Inner, control: &mut Control) -> Option<Duration> {
+    match try_step(tenant, control) {
+        Ok(next) => {
+            if std::mem::take(&mut control.drive.failed) {
+                control.drive.error = None;
+            }
+            next
+        }
         Err(_) if tenant.shared.is_closed() => None,
         Err(err) => {
-            report(tenant, &mut control, err.to_string());
+            report(tenant, control, err.to_string());
+            control.drive.failed = true;
             Some(RETRY)
         }
     }
@@ -80,6 +96,7 @@ pub(crate) fn facts(tenant: &Inner, control: &Control) -> Result<Facts> {
     let migration = record.migration.as_ref();
     let abandon = migration.is_some_and(|migration| migration.abandon);
     let may_complete = matches!(phase, Phase::PostMigration | Phase::PostRollback);
+    let fresh = control.drive.mends == tenant.mends.load(Ordering::Acquire);
     let drained =
         may_complete && control.drive.waited && !abandon && blockers(tenant, control, 1)?.is_empty();
     Ok(Facts {
@@ -87,8 +104,8 @@ pub(crate) fn facts(tenant: &Inner, control: &Control) -> Result<Facts> {
         goal: migration.map_or(Role::Initial, |migration| migration.goal),
         paused: migration.is_some_and(|migration| migration.paused),
         waited: control.drive.waited,
-        copied: control.drive.copied,
-        verified: control.drive.verified && (abandon || !tenant.has_gaps()?),
+        copied: control.drive.copied && fresh,
+        verified: control.drive.verified && fresh && (abandon || !tenant.has_gaps()?),
         dwelt: dwell_left(tenant, control).is_zero(),
         hold_switch: migration.is_some_and(|migration| migration.hold_switch),
         hold_complete: migration.is_some_and(|migration| migration.hold_complete),
@@ -106,6 +123,8 @@ fn blockers(tenant: &Inner, control: &Control, most: usize) -> Result<Vec<String
     let status = control.record().status;
     let Some(role) = phase::left_behind(status.phase) else { return Ok(Vec::new()) };
     let space = tenant.space(status.store(role))?;
+    // Only to be named, should the store hang.
+    let _pin = tenant.shared.pins.pin(tenant.id, "look at what is left to drain");
     let mut found = Vec::new();
     for family in TRANSIENT {
         let mut after: Option<RowId<'static>> = None;
@@ -154,7 +173,7 @@ fn describe(row: &RowId<'_>) -> String {
 pub(crate) fn waiting_for(tenant: &Inner, control: &Control) -> String {
     let record = control.record();
     if !control.drive.waited {
-        return "operations under the earlier status".to_owned();
+        return waiting_for_operations(tenant);
     }
     if !record.retire.is_empty() {
         return "the rows of the last migration to be removed".to_owned();
@@ -163,7 +182,7 @@ pub(crate) fn waiting_for(tenant: &Inner, control: &Control) -> String {
     match decide(&facts) {
         Next::Rest if facts.paused => "being resumed".to_owned(),
         Next::Rest | Next::Move(_) => String::new(),
-        Next::Wait => "operations under the earlier status".to_owned(),
+        Next::Wait => waiting_for_operations(tenant),
         Next::Copy => "definitions to be copied".to_owned(),
         Next::Verify => "the stores to be compared".to_owned(),
         Next::Drain => {
@@ -172,6 +191,23 @@ pub(crate) fn waiting_for(tenant: &Inner, control: &Control) -> String {
         }
         Next::Dwell => "the dwell of the phase to pass".to_owned(),
         Next::Hold => "being released".to_owned(),
+    }
+}
+
+fn waiting_for_operations(tenant: &Inner) -> String {
+    let what = "operations under the earlier status";
+    let slow = slow(tenant);
+    if slow.is_empty() { what.to_owned() } else { format!("{what}: {}", slow.join("; ")) }
+}
+
+/// The operations of a tenant that have been running for long, in words: thread, what it does, since when. Reads no store.
+pub(crate) fn slow(tenant: &Inner) -> Vec<String> {
+    match tenant.shared.pins.begin_wait(tenant.id).poll() {
+        Waiting::Done => Vec::new(),
+        Waiting::On(holders) => {
+            let long = holders.iter().filter(|holder| holder.since.elapsed() > SHORT);
+            long.map(Holder::to_string).collect()
+        }
     }
 }
 

@@ -91,6 +91,9 @@ pub struct Progress {
     pub copy: CopyProgress,
     /// What it waits for, in words; empty if for nothing.
     pub waiting_for: String,
+    /// Operations of the tenant that have been running for more than a tenth of a second: thread, what it does, for how long. With a store
+    /// that hangs this says who hangs in it, and the rest of this value may be a moment old.
+    pub slow: Vec<String>,
     /// What stands in its way, if something does.
     pub error: Option<String>,
     /// The moves that are legal now.
@@ -251,17 +254,32 @@ impl Migration {
     /// Where it is.
     #[must_use]
     pub fn progress(&self) -> Progress {
-        let control = self.tenant.0.control.lock();
-        let record = control.record();
+        let tenant = &*self.tenant.0;
+        let slow = driver::slow(tenant);
+        // To say what it waits for is to look into a store. One that hangs is not looked into.
+        let control = match slow.is_empty() {
+            true => tenant.control.try_lock_for(driver::SHORT),
+            false => None,
+        };
+        let (status, shown) = match &control {
+            Some(control) => (control.record().status, control.shown(driver::waiting_for(tenant, control))),
+            None => {
+                let mut shown = tenant.shown.lock().clone();
+                shown.waiting_for =
+                    if slow.is_empty() { "a call that steers it".to_owned() } else { slow.join("; ") };
+                (tenant.register.read().1, shown)
+            }
+        };
         Progress {
-            status: record.status,
-            goal: record.migration.as_ref().map_or(Role::Initial, |migration| migration.goal),
-            id: record.migration.as_ref().map(|migration| migration.id),
-            copy: control.drive.copy,
-            waiting_for: driver::waiting_for(&self.tenant.0, &control),
-            error: control.drive.error.clone(),
-            legal: phase::legal(record.status.phase),
-            last: record.last,
+            status,
+            goal: shown.goal,
+            id: shown.id,
+            copy: shown.copy,
+            waiting_for: shown.waiting_for,
+            slow,
+            error: shown.error,
+            legal: phase::legal(status.phase),
+            last: shown.last,
         }
     }
 
@@ -291,9 +309,11 @@ impl Migration {
         let deadline = clock::deadline(timeout);
         loop {
             {
-                let control = self.tenant.0.control.lock();
-                let record = control.record();
-                if record.status.phase == Phase::Stable && record.retire.is_empty() && control.drive.waited {
+                let control = self.tenant.0.control.try_lock_for(driver::SHORT.min(timeout));
+                if control.is_some_and(|control| {
+                    let record = control.record();
+                    record.status.phase == Phase::Stable && record.retire.is_empty() && control.drive.waited
+                }) {
                     return Ok(true);
                 }
             }

@@ -11,10 +11,11 @@ use cutover_formats::{StoreId, TenantId};
 
 use super::decide::{Next, decide};
 use super::driver;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::shared::Thread;
 use crate::sync::Instant;
+use crate::sync::atomic::Ordering;
 use crate::tenant::Inner;
 use crate::tenant::control::Control;
 use crate::tenant::repair::{Batched, Position};
@@ -31,6 +32,7 @@ pub(crate) struct Replicator {
 /// The work for one tenant in one epoch.
 struct Work {
     epoch: u64,
+    mends: u64,
     task: Task,
     position: Position,
     /// Not before, to keep to the rate.
@@ -52,6 +54,8 @@ enum Task {
 /// What there is to do, read under the control lock.
 struct Job {
     epoch: u64,
+    /// How often a store of the tenant was opened again: what was copied or compared before is done again.
+    mends: u64,
     next: Next,
     from: StoreId,
     to: StoreId,
@@ -72,7 +76,9 @@ impl Replicator {
         };
         let now = Instant::now();
         let work = self.work.entry(tenant.id).or_insert_with(|| Work::new(&job, now));
-        if work.epoch != job.epoch || (work.task == Task::Verify) != (job.next == Next::Verify) {
+        if (work.epoch, work.mends) != (job.epoch, job.mends)
+            || (work.task == Task::Verify) != (job.next == Next::Verify)
+        {
             *work = Work::new(&job, now);
         }
         if let Some(early) = work.next.checked_duration_since(now).filter(|early| !early.is_zero()) {
@@ -98,7 +104,11 @@ impl Replicator {
     }
 
     fn job(tenant: &Inner) -> Result<Option<Job>> {
-        let control = tenant.control.lock();
+        let Some(mut control) = tenant.control.try_lock_for(driver::SHORT) else {
+            return Err(Error::new(ErrorKind::TimedOut, "somebody else steers the migration"));
+        };
+        let mends = tenant.mends.load(Ordering::Acquire);
+        control.drive.as_of(mends);
         let record = control.record();
         let (Some(migration), Some(target)) = (&record.migration, record.status.target) else {
             return Ok(None);
@@ -108,7 +118,7 @@ impl Replicator {
             return Ok(None);
         }
         let (epoch, from) = (record.status.epoch, record.status.initial);
-        Ok(Some(Job { epoch, next, from, to: target, migration: migration.id, rate: migration.rate }))
+        Ok(Some(Job { epoch, mends, next, from, to: target, migration: migration.id, rate: migration.rate }))
     }
 }
 
@@ -117,6 +127,7 @@ impl Work {
         let task = if job.next == Next::Copy { Task::Count } else { Task::Verify };
         Self {
             epoch: job.epoch,
+            mends: job.mends,
             task,
             position: None,
             next: now,
@@ -147,7 +158,8 @@ impl Work {
         let done = batched.done;
         self.add(batched, job.rate);
         let mut control = tenant.control.lock();
-        if control.record().status.epoch != job.epoch {
+        let mends = tenant.mends.load(Ordering::Acquire);
+        if (control.record().status.epoch, mends) != (job.epoch, job.mends) {
             return Ok(true);
         }
         self.show(&mut control);

@@ -12,6 +12,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::shared::Thread;
 use crate::sync::Instant;
+use crate::sync::atomic::Ordering;
 use crate::tenant::Inner;
 use crate::tenant::control::{Control, CopyProgress, Drive};
 
@@ -86,11 +87,19 @@ pub(crate) fn make(tenant: &Inner, control: &mut Control, made: Move, who: &str,
     let abandon = control.record().migration.as_ref().is_some_and(|migration| migration.abandon);
     let left = phase::left_behind(before.phase);
     if matches!(made, Move::Switch | Move::Complete | Move::Reverse) {
+        // Only to be named, should a store hang. Nobody makes a transition while holding one, so it goes before that.
+        let pin = tenant.shared.pins.pin(tenant.id, "sync a store before a move");
         for role in [Role::Initial, Role::Target] {
             // What other moves rely on being in a store is durable there, at every durability level.
             if !(abandon && left == Some(role)) {
                 tenant.space(before.store(role))?.sync()?;
             }
+        }
+        drop(pin);
+        // What was compared must not have been lost since, or this sync has made something else durable.
+        if control.drive.verified && control.drive.mends != tenant.mends.load(Ordering::Acquire) {
+            let message = "a store was opened again meanwhile; both are compared once more";
+            return Err(Error::new(ErrorKind::Unavailable, message));
         }
     }
     let epoch = control.next_epoch();
@@ -135,8 +144,15 @@ pub(crate) fn publish(tenant: &Inner, control: &mut Control, from: Phase) {
     let verified = status.phase == Phase::PreRollback && control.drive.verified;
     tenant.register.publish(status);
     let wait = tenant.shared.pins.begin_wait(tenant.id);
-    control.drive =
-        Drive { wait: Some(wait), published: Some(Instant::now()), verified, copy, ..Drive::default() };
+    let mends = control.drive.mends;
+    control.drive = Drive {
+        wait: Some(wait),
+        published: Some(Instant::now()),
+        verified,
+        mends,
+        copy,
+        ..Drive::default()
+    };
     let (to, epoch) = (status.phase, status.epoch);
     tenant.shared.emit(|| Event::Phase { tenant: tenant.name.clone(), from, to, epoch });
     tenant.shared.wake(Thread::Driver);

@@ -84,3 +84,28 @@ pub(super) fn names(path: &Path) -> Result<Vec<String>> {
 pub(super) fn paths(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<PathBuf>> {
     Ok(names(path)?.into_iter().filter(|name| wanted(name)).map(|name| path.join(name)).collect())
 }
+
+/// Free bytes with which a store that has failed is opened again: it may have to write its log to tables first.
+const ROOM: u64 = 8 << 20;
+/// The file that is written to find out whether the disk takes writes. A crash may leave it.
+pub(super) const PROBE: &str = "probe.cutover";
+
+/// Whether the disk under a store has room and takes writes, found out by making one.
+pub(super) fn probe(path: &Path) -> Result<()> {
+    let doing = || format!("writing to {}", path.display());
+    let stat = rustix::fs::statvfs(path).map_err(|err| Error::io(doing(), io::Error::from(err)))?;
+    if stat.f_bavail.saturating_mul(stat.f_frsize) < ROOM {
+        return Err(Error::io(doing(), io::Error::from(io::ErrorKind::StorageFull)));
+    }
+    let file = path.join(PROBE);
+    let write = || {
+        use std::io::Write as _;
+        let mut probe = File::create(&file)?;
+        probe.write_all(&[0; 4096])?;
+        probe.sync_all()
+    };
+    let written = write();
+    // It is not wanted in either case.
+    let removed = fs::remove_file(&file);
+    written.and(removed).map_err(|err| Error::io(doing(), err))
+}

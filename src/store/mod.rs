@@ -5,6 +5,7 @@
 //! store of your own, implement both traits and hold them against [`contract::check`].
 
 pub mod batch;
+mod closed;
 pub mod contract;
 #[cfg(any(feature = "rocksdb", feature = "sled"))]
 mod files;
@@ -70,6 +71,16 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Whether a store of this driver is in `path`.
     fn exists(&self, path: &Path) -> bool;
+
+    /// Whether what made the store in `path` fail may be over, so that closing it and opening it again is worth a try. Until then it stays
+    /// open and can be read. It is always worth one unless a driver says otherwise.
+    ///
+    /// # Errors
+    /// What is still in the way: the disk is full, or takes no writes.
+    fn may_reopen(&self, path: &Path) -> Result<()> {
+        let _ = path;
+        Ok(())
+    }
 }
 
 /// One opened store.
@@ -84,7 +95,8 @@ pub trait Driver: Send + Sync + 'static {
 /// - **Visible** at the latest when `commit` returns, to every thread. It may be visible earlier, before it is
 ///   durable: the engine's locks keep anybody from acting on that.
 /// - After an error from `commit` or `sync` the outcome is *unknown*, and the store refuses every further write
-///   with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) until it is opened again. Reads go on.
+///   with [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) until it is opened again. Reads go on. The engine asks
+///   for no write after an error, drops the store when nobody uses it any more, and opens it again.
 /// - Keys of up to 8 KiB and values of up to 17 MiB are stored as they are, empty values included.
 /// - No call panics on damaged files: it returns [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt).
 pub trait Store: Send + Sync {

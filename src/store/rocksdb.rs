@@ -204,11 +204,15 @@ impl Driver for RocksDbDriver {
     fn exists(&self, path: &Path) -> bool {
         path.join("CURRENT").is_file()
     }
+
+    fn may_reopen(&self, path: &Path) -> Result<()> {
+        files::probe(path)
+    }
 }
 
 /// Whether RocksDB makes files of this name. Only these are in a directory where creating a database was cut short.
 fn is_ours(name: &str) -> bool {
-    const NAMES: [&str; 4] = ["CURRENT", "LOCK", "IDENTITY", "LOG"];
+    const NAMES: [&str; 5] = ["CURRENT", "LOCK", "IDENTITY", "LOG", files::PROBE];
     const STARTS: [&str; 3] = ["LOG.old.", "MANIFEST-", "OPTIONS-"];
     const ENDS: [&str; 3] = [".log", ".sst", ".dbtmp"];
     NAMES.contains(&name)

@@ -8,8 +8,11 @@ use cutover_formats::record::{
 };
 use cutover_formats::{Family, FormatError, Layout, Prefix, Record, RowId, StoreId, TenantId};
 
+use super::closed::{Closed, Failure};
 use super::{Batch, Change, Store, Write, prefix_end};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::OnceLock;
+use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Changes of rows, to be applied together to any store: what a [`Batch`] is before a layout has made bytes of it.
 #[derive(Debug, Default)]
@@ -60,11 +63,22 @@ pub(crate) struct Page {
 }
 
 /// An open store, its number and its layout.
+///
+/// One value is one opening. After a failed write it takes no more of them, whatever the driver does, and is never mended: the
+/// store is closed and opened again as another value.
 pub(crate) struct Space {
     pub(crate) id: StoreId,
     pub(crate) driver: String,
+    /// Number of this opening, unique in an engine.
+    pub(crate) opening: u64,
     store: Arc<dyn Store>,
     layout: Arc<dyn Layout>,
+    /// Set by the first write that failed.
+    failure: OnceLock<Failure>,
+    /// Nothing is behind it: it stands in while the store is being opened again.
+    closed: bool,
+    /// Something was written that no sync has made durable yet.
+    unsynced: AtomicBool,
 }
 
 macro_rules! getters {
@@ -80,8 +94,49 @@ macro_rules! getters {
 }
 
 impl Space {
-    pub(crate) fn new(id: StoreId, driver: String, store: Arc<dyn Store>, layout: Arc<dyn Layout>) -> Self {
-        Self { id, driver, store, layout }
+    pub(crate) fn new(
+        id: StoreId,
+        driver: String,
+        opening: u64,
+        store: Arc<dyn Store>,
+        layout: Arc<dyn Layout>,
+    ) -> Self {
+        let (failure, unsynced) = (OnceLock::new(), AtomicBool::new(false));
+        Self { id, driver, opening, store, layout, failure, closed: false, unsynced }
+    }
+
+    /// What stands in for this store, which has failed, while it is being opened again.
+    pub(crate) fn closed(&self) -> Self {
+        let failure =
+            self.failure.get().cloned().unwrap_or_else(|| {
+                Failure::of(&Error::new(ErrorKind::Unavailable, "it is being opened again"))
+            });
+        Self {
+            id: self.id,
+            driver: self.driver.clone(),
+            opening: self.opening,
+            store: Arc::new(Closed(failure.clone())),
+            layout: Arc::clone(&self.layout),
+            failure: failure.into(),
+            closed: true,
+            unsynced: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether only something that stands in for the store is here.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Why it takes no writes, if it does not.
+    pub(crate) fn failure(&self) -> Option<&Failure> {
+        self.failure.get()
+    }
+
+    /// Syncs what was written since the last time; nothing if nothing was.
+    pub(crate) fn sync_if_written(&self) -> Result<()> {
+        // Taken back before the sync: a commit that is not covered by it sets it again, after it was applied.
+        if self.unsynced.swap(false, Ordering::AcqRel) { self.sync() } else { Ok(()) }
     }
 
     getters! {
@@ -113,11 +168,37 @@ impl Space {
     }
 
     pub(crate) fn commit(&self, batch: &Batch, write: Write) -> Result<()> {
-        self.store.commit(batch, write).map_err(|err| err.context(format!("{} ({})", self.id, self.driver)))
+        self.write(|store| store.commit(batch, write))?;
+        // Most find it set already: then its cache line stays shared.
+        if !self.unsynced.load(Ordering::Relaxed) {
+            self.unsynced.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.store.sync().map_err(|err| err.context(format!("syncing {} ({})", self.id, self.driver)))
+        self.write(|store| store.sync()).map_err(|err| err.context("syncing"))
+    }
+
+    /// Refuses a write after one has failed; else makes it, and remembers if it fails.
+    fn write(&self, write: impl FnOnce(&dyn Store) -> Result<()>) -> Result<()> {
+        let named = |err: Error| err.context(format!("{} ({})", self.id, self.driver));
+        if let Some(failure) = self.failure.get() {
+            return Err(named(failure.refusal("writes")));
+        }
+        write(&*self.store).map_err(|err| {
+            if err.kind() == ErrorKind::InvalidInput {
+                return named(err);
+            }
+            let err = named(err);
+            // The first one stays.
+            drop(self.failure.set(Failure::of(&err)));
+            match err.kind() {
+                // From here this kind says that nothing was done, and this is not known.
+                ErrorKind::NoSpace => Error::with_source(ErrorKind::Io, "a write failed", err),
+                _ => err,
+            }
+        })
     }
 
     /// Up to `rows` rows and about `bytes` bytes of `prefix`, from behind `after` on.
@@ -187,7 +268,7 @@ impl Space {
     pub(crate) fn remove_tenant(&self, tenant: TenantId) -> Result<()> {
         for family in Family::ALL {
             let (from, to) = self.bounds(tenant, Prefix::All(family));
-            self.store.remove_range(family, &from, &to)?;
+            self.write(|store| store.remove_range(family, &from, &to))?;
         }
         self.sync()
     }

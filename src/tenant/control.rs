@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use cutover_formats::codec::RecordType;
-use cutover_formats::meta::{JournalLine, Retention, TenantRecord};
-use cutover_formats::{Phase, TenantId};
+use cutover_formats::meta::{EndedMigration, JournalLine, Retention, TenantRecord};
+use cutover_formats::{Phase, Role, TenantId};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::dir::Dir;
@@ -39,10 +39,35 @@ pub(crate) struct Drive {
     pub(crate) copied: bool,
     /// Both stores were compared in full, after the wait.
     pub(crate) verified: bool,
+    /// How often a store of the tenant had been opened again when that was found out.
+    pub(crate) mends: u64,
     /// What stands in the way, if something does.
     pub(crate) error: Option<String>,
+    /// The error is of the driver's last step: it goes with the next one that succeeds.
+    pub(crate) failed: bool,
     /// What was copied and compared so far.
     pub(crate) copy: CopyProgress,
+}
+
+/// What people are shown of a migration besides its status.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub(crate) goal: Role,
+    pub(crate) id: Option<u64>,
+    pub(crate) last: Option<EndedMigration>,
+    pub(crate) copy: CopyProgress,
+    pub(crate) error: Option<String>,
+    pub(crate) waiting_for: String,
+}
+
+impl Drive {
+    /// Forgets what was found out about the stores before one of them was opened again for the `mends`th time: it may have lost what was
+    /// not durable.
+    pub(crate) fn as_of(&mut self, mends: u64) {
+        if self.mends != mends {
+            (self.copied, self.verified, self.mends) = (false, false, mends);
+        }
+    }
 }
 
 /// How far copying and comparing has come.
@@ -92,6 +117,18 @@ impl Control {
 
     pub(crate) fn record(&self) -> &TenantRecord {
         &self.record
+    }
+
+    pub(crate) fn shown(&self, waiting_for: String) -> Shown {
+        let migration = self.record.migration.as_ref();
+        Shown {
+            goal: migration.map_or(Role::Initial, |migration| migration.goal),
+            id: migration.map(|migration| migration.id),
+            last: self.record.last,
+            copy: self.drive.copy,
+            error: self.drive.error.clone(),
+            waiting_for,
+        }
     }
 
     /// An epoch for the next status. One whose write failed is not used again.

@@ -4,7 +4,7 @@
 //! that has it; none is ever changed. So a define looks in *both* stores under the definition lock, writes where launches go
 //! first, and acknowledges when both have it or the gap is durable. A copy always takes the record that exists.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use cutover_formats::limits::{self, MAX_DEFINITION};
@@ -19,26 +19,37 @@ use crate::shared::Thread;
 use crate::store::space::{Changes, Space};
 use crate::sync::RwLock;
 
-/// Most names that are remembered as defined.
+/// Most definitions that are remembered as existing.
 const KNOWN: usize = 65_536;
 
 /// Definitions that are known to exist. They never go away while the tenant exists, so this is never wrong, only incomplete.
 #[derive(Default)]
-pub(crate) struct Known(RwLock<HashMap<String, Vec<u32>>>);
+pub(crate) struct Known(RwLock<Names>);
+
+#[derive(Default)]
+struct Names {
+    versions: HashMap<String, HashSet<u32>>,
+    /// Versions of all names.
+    count: usize,
+}
 
 impl Known {
+    /// A store may have lost what was not durable.
+    pub(super) fn forget(&self) {
+        *self.0.write() = Names::default();
+    }
+
     fn has(&self, name: &str, version: u32) -> bool {
-        self.0.read().get(name).is_some_and(|versions| versions.contains(&version))
+        self.0.read().versions.get(name).is_some_and(|versions| versions.contains(&version))
     }
 
     fn add(&self, name: &str, version: u32) {
         let mut known = self.0.write();
-        if known.len() >= KNOWN {
-            known.clear();
+        if known.count >= KNOWN {
+            *known = Names::default();
         }
-        let versions = known.entry(name.to_owned()).or_default();
-        if !versions.contains(&version) {
-            versions.push(version);
+        if known.versions.entry(name.to_owned()).or_default().insert(version) {
+            known.count += 1;
         }
     }
 }
@@ -62,7 +73,7 @@ impl Tenant {
         limits::check_size("the body of the definition", body.len(), MAX_DEFINITION)?;
         let tenant = &*self.0;
         let op = tenant.enter("define")?;
-        let _lock = tenant.shared.locks.definitions.lock((tenant.id, name, version));
+        let _lock = tenant.locks.definitions.lock((tenant.id, name, version));
         let id = row(name, version);
         let digest: [u8; 32] = Sha256::digest(body).into();
         tenant.doubts.check(&id)?;
@@ -102,7 +113,7 @@ impl Tenant {
         if record.is_none() {
             // Not seen yet: it may be visible and not durable, so whoever defines it is waited for. Or missing at home: the other store
             // may have it, and then home gets it.
-            let _lock = tenant.shared.locks.definitions.lock((tenant.id, name, version));
+            let _lock = tenant.locks.definitions.lock((tenant.id, name, version));
             tenant.doubts.check(&id)?;
             record = tenant.find_definition(&op, &id)?;
             if record.is_some() {
@@ -128,7 +139,7 @@ impl Inner {
             return Ok(true);
         }
         // What a define has written and not made durable yet is waited for.
-        let _lock = self.shared.locks.definitions.lock((self.id, name, version));
+        let _lock = self.locks.definitions.lock((self.id, name, version));
         let id = row(name, version);
         self.doubts.check(&id)?;
         let found = self.find_definition(op, &id)?.is_some();
@@ -139,6 +150,7 @@ impl Inner {
     }
 
     fn find_definition(&self, op: &Operation<'_>, id: &RowId<'_>) -> Result<Option<DefinitionRecord>> {
+        // Before the switch every definition that the target has is at home.
         for space in op.home_first() {
             if let Some(record) = space.definition(self.id, id)? {
                 return Ok(Some(record));

@@ -15,8 +15,12 @@ use super::launch::New;
 use super::types::{Ended, short_reason};
 use super::{Inner, Operation, Tenant};
 use crate::error::{Error, ErrorKind, Result};
+use crate::shared::Thread;
 use crate::store::space::{Changes, Space, raw_rows};
 
+/// Most steps that are looked at together.
+const STEPS: usize = 256;
+const BEGUN: &str = "the replacement was begun and is finished when the stores are opened again";
 const REPLACED: &str = "replaced by a later launch of its key";
 
 impl Tenant {
@@ -80,7 +84,8 @@ impl Inner {
     pub(super) fn commit(&self, space: &Space, changes: &Changes) -> Result<()> {
         space.apply(self.id, changes, self.shared.write()).map_err(|err| match err.kind() {
             ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Panicked => {
-                self.doubts.add(changes.rows());
+                self.doubts.add(space, changes.rows());
+                self.shared.wake(Thread::Keeper);
                 Error::with_source(ErrorKind::Indeterminate, "whether the commit happened is unknown", err)
             }
             _ => err,
@@ -97,8 +102,8 @@ impl Inner {
         let op = self.enter(what)?;
         // The key of an instance never changes, so a look without locks says which one to lock.
         let (_, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
-        let _key = record.key.as_ref().and_then(|key| self.shared.locks.keys.lock((self.id, key)));
-        let _instance = self.shared.locks.instances.lock((self.id, id));
+        let _key = record.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
+        let _instance = self.locks.instances.lock((self.id, id));
         self.doubts.check(&RowId::Instance { id })?;
         let (space, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
         match &record.ended {
@@ -166,15 +171,22 @@ impl Inner {
 
     /// Takes the steps that are still ready out of the ready queue.
     fn add_unready(&self, changes: &mut Changes, space: &Space, instance: InstanceId) -> Result<()> {
-        let steps = space.page(self.id, Prefix::StepsOf(instance), None, usize::MAX, u64::MAX)?;
-        for (row, record) in steps.rows {
-            if let (RowId::Step { step, .. }, Record::Step(record)) = (row, record)
-                && let StepState::Ready { at_ms } = record.state
-            {
-                changes.delete(RowId::Ready { queue: record.queue.into(), at_ms, instance, step });
+        let mut after: Option<RowId<'static>> = None;
+        loop {
+            // With all their inputs and results at once an instance may be larger than memory.
+            let steps = space.page(self.id, Prefix::StepsOf(instance), after.as_ref(), STEPS, 1 << 20)?;
+            after = steps.rows.last().map(|(row, _)| row.clone());
+            for (row, record) in steps.rows {
+                if let (RowId::Step { step, .. }, Record::Step(record)) = (row, record)
+                    && let StepState::Ready { at_ms } = record.state
+                {
+                    changes.delete(RowId::Ready { queue: record.queue.into(), at_ms, instance, step });
+                }
+            }
+            if steps.done {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     fn after_end(&self, id: InstanceId, deadline: u64) {
@@ -200,7 +212,7 @@ impl Inner {
         let intent = RowId::Note(NoteId::Replace { old });
         let payloads = self.intend(op, old, space.id, &intent, new)?;
         if let Err(err) = self.commit(space, &end) {
-            return Err(self.withdraw(op, intent, &payloads, new, err));
+            return Err(self.withdraw(op, space, intent, &payloads, new, err));
         }
         self.after_end(old, deadline);
         new.changes.delete(intent);
@@ -227,17 +239,18 @@ impl Inner {
         // If this fails, the intent may be there: opening would finish it.
         self.commit(&op.home, &intend).inspect_err(|err| {
             if err.kind() == ErrorKind::Indeterminate {
-                self.doubts.add(new.changes.rows());
+                self.doubts.add(&op.home, new.changes.rows());
             }
         })?;
         Ok(payloads)
     }
 
     /// The end of the old instance failed with `err` after the intent was made. If it was refused, the intent is taken back; if nobody
-    /// knows, or that fails too, opening finishes it, and until then the key waits.
+    /// knows, or that fails too, opening the store again finishes it, and until then the key waits.
     fn withdraw(
         &self,
         op: &Operation<'_>,
+        space: &Space,
         intent: RowId<'static>,
         payloads: &[RowId<'static>],
         new: &New,
@@ -250,80 +263,19 @@ impl Inner {
             if self.commit(&op.home, &back).is_ok() {
                 return err;
             }
+            self.doubts.add(&op.home, new.changes.rows());
+        } else {
+            self.doubts.add(space, new.changes.rows());
         }
-        self.doubts.add(new.changes.rows());
-        Error::with_source(
-            ErrorKind::Indeterminate,
-            "the replacement was begun and is finished at opening",
-            err,
-        )
+        Error::with_source(ErrorKind::Indeterminate, BEGUN, err)
     }
 
     /// Commits what an intent has promised: if that does not succeed, in whatever way, opening does it.
     fn commit_or_doubt(&self, space: &Space, changes: &Changes) -> Result<()> {
         self.commit(space, changes).map_err(|err| {
-            self.doubts.add(changes.rows());
-            let message = "the replacement was begun and is finished at opening";
-            Error::with_source(ErrorKind::Indeterminate, message, err)
+            self.doubts.add(space, changes.rows());
+            Error::with_source(ErrorKind::Indeterminate, BEGUN, err)
         })
-    }
-
-    /// Finishes what a crash left of a replacement: ends the old instance if it lives, applies the rows of the new one.
-    /// Before the first call is served, so without locks.
-    pub(crate) fn redo_replaces(&self, op: &Operation<'_>) -> Result<usize> {
-        let mut redone = 0;
-        for home in op.home_first() {
-            for (row, record) in home.page(self.id, Prefix::Replaces, None, usize::MAX, u64::MAX)?.rows {
-                let Record::Note(NoteRecord::Replace { old, reason, rows, .. }) = record else { continue };
-                if let Some((space, record)) = op.locate(self.id, old)?
-                    && record.ended.is_none()
-                {
-                    let how = How { ending: Ending::Terminated, reason: &reason, output: &[] };
-                    self.end_now(op, space, old, record, &how, Changes::default())?;
-                }
-                let mut done = Changes::default();
-                done.delete(row);
-                let mut batch = home.encode(self.id, &done)?;
-                home.apply_raw(&mut batch, &rows)?;
-                home.commit(&batch, self.shared.write())?;
-                redone += 1;
-            }
-        }
-        Ok(redone)
-    }
-
-    /// After a loss of tails two stores may both hold a live instance of a key. The launch of the later epoch stays, the other one
-    /// is terminated. Before the first call is served, so without locks.
-    pub(crate) fn resolve_doubles(&self, op: &Operation<'_>) -> Result<Vec<InstanceId>> {
-        let mut ended = Vec::new();
-        let Some(other) = &op.other else { return Ok(ended) };
-        let mut after = None;
-        loop {
-            let page = other.page(
-                self.id,
-                Prefix::All(cutover_formats::Family::Keys),
-                after.as_ref(),
-                1024,
-                u64::MAX,
-            )?;
-            for (row, record) in &page.rows {
-                let Record::Key(KeyRecord { instance, epoch, ended: None, .. }) = record else { continue };
-                let Some(there) = op.home.key(self.id, row)?.filter(|key| key.ended.is_none()) else {
-                    continue;
-                };
-                let (space, loser) =
-                    if there.epoch >= *epoch { (other, *instance) } else { (&op.home, there.instance) };
-                let Some(head) = space.instance(self.id, &RowId::Instance { id: loser })? else { continue };
-                let reason = "its key was live in both stores after a loss of power; the later launch stays";
-                let how = How { ending: Ending::Terminated, reason, output: &[] };
-                self.end_now(op, space, loser, head, &how, Changes::default())?;
-                ended.push(loser);
-            }
-            match page.rows.into_iter().next_back() {
-                Some((row, _)) if !page.done => after = Some(row),
-                _ => return Ok(ended),
-            }
-        }
     }
 }
 

@@ -103,9 +103,8 @@ impl Inner {
     /// One try; `None` if the status changed before the commit.
     fn try_launch(&self, launch: &Launch, digest: Option<[u8; 32]>) -> Result<Option<Answer>> {
         let op = self.enter("launch")?;
-        let _key = launch.key.as_ref().and_then(|key| self.shared.locks.keys.lock((self.id, key)));
-        let _request =
-            launch.request_id.as_ref().and_then(|id| self.shared.locks.requests.lock((self.id, id)));
+        let _key = launch.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
+        let _request = launch.request_id.as_ref().and_then(|id| self.locks.requests.lock((self.id, id)));
         if let Some(answer) = self.answered(&op, launch, digest)? {
             return Ok(Some(answer));
         }
@@ -129,7 +128,6 @@ impl Inner {
         };
         // The new instance is locked until it is durable, so that nobody acts on it before.
         let held = self
-            .shared
             .locks
             .instances
             .lock_all([Some(new.id), replaced].into_iter().flatten().map(|id| (self.id, id)));

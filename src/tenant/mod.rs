@@ -9,6 +9,7 @@ mod doubts;
 mod end;
 mod launch;
 mod leases;
+mod mended;
 mod query;
 mod queue;
 pub(crate) mod repair;
@@ -20,9 +21,9 @@ mod waiters;
 use std::sync::Arc;
 
 use cutover_formats::record::InstanceRecord;
-use cutover_formats::{InstanceId, RowId, Status, StoreId, TenantId};
+use cutover_formats::{InstanceId, Phase, RowId, Status, StoreId, TenantId};
 
-use self::control::Control;
+use self::control::{Control, Shown};
 use self::definitions::Known;
 use self::doubts::Doubts;
 use self::leases::Leases;
@@ -30,6 +31,7 @@ use self::queue::ReadyQueue;
 pub use self::steps::Worker;
 use self::waiters::Waiters;
 use crate::error::{Error, ErrorKind, Result};
+use crate::locks::Locks;
 use crate::shared::Shared;
 use crate::status::{Pin, Register, Seq};
 use crate::store::space::Space;
@@ -51,9 +53,15 @@ pub(crate) struct Inner {
     pub(crate) spaces: RwLock<Vec<Arc<Space>>>,
     /// The durable record and everything about a migration. Also the lock under which transitions are made.
     pub(crate) control: Mutex<Control>,
+    /// What the driver's last step has left to show, for when it hangs in the next one.
+    pub(crate) shown: Mutex<Shown>,
     pub(crate) retention: RwLock<control::Retentions>,
     /// No expiry row has a deadline before this, in milliseconds since 1970.
     pub(crate) next_expiry: AtomicU64,
+    /// How often one of its stores was opened again. What was found out about them before that may not be so any more.
+    pub(crate) mends: AtomicU64,
+    /// The tenant's own: one whose store hangs holds up nobody else.
+    pub(crate) locks: Locks,
     deleted: AtomicBool,
     known: Known,
     doubts: Doubts,
@@ -77,26 +85,36 @@ impl Operation<'_> {
     /// The stores in the order in which an instance is looked for: first where launches do not go, then home. (An instance that
     /// moves goes from the first to the second, so it is always found.)
     pub(crate) fn by_id(&self) -> impl Iterator<Item = &Arc<Space>> {
-        self.other.iter().chain(std::iter::once(&self.home))
+        self.used_other().chain(std::iter::once(&self.home))
     }
 
     /// The same stores, home first.
     pub(crate) fn home_first(&self) -> impl Iterator<Item = &Arc<Space>> {
-        std::iter::once(&self.home).chain(self.other.iter())
+        std::iter::once(&self.home).chain(self.used_other())
     }
 
-    /// The store that an instance is in, and its head.
+    /// The other store, unless nothing was ever launched there: a target before the switch has only copies of definitions that are at
+    /// home. If it fails, nobody but the migration needs to know.
+    fn used_other(&self) -> impl Iterator<Item = &Arc<Space>> {
+        self.other.iter().filter(|_| self.status.phase != Phase::PreMigration)
+    }
+
+    /// The store that an instance is in, and its head. An instance is in one store only, so one that is found in the other store is found
+    /// also while this one cannot be read.
     pub(crate) fn locate(
         &self,
         tenant: TenantId,
         id: InstanceId,
     ) -> Result<Option<(&Arc<Space>, InstanceRecord)>> {
+        let mut failure = None;
         for space in self.by_id() {
-            if let Some(record) = space.instance(tenant, &RowId::Instance { id })? {
-                return Ok(Some((space, record)));
+            match space.instance(tenant, &RowId::Instance { id }) {
+                Ok(Some(record)) => return Ok(Some((space, record))),
+                Ok(None) => {}
+                Err(err) => failure = Some(err),
             }
         }
-        Ok(None)
+        failure.map_or(Ok(None), Err)
     }
 }
 
@@ -109,8 +127,11 @@ impl Inner {
             register: Register::new(record.status),
             spaces: RwLock::new(spaces),
             retention: RwLock::new(control::Retentions::of_record(record)),
+            shown: Mutex::new(control.shown(String::new())),
             control: Mutex::new(control),
             next_expiry: AtomicU64::new(0),
+            mends: AtomicU64::new(0),
+            locks: Locks::default(),
             deleted: AtomicBool::new(false),
             known: Known::default(),
             doubts: Doubts::default(),
@@ -123,15 +144,24 @@ impl Inner {
 
     /// Begins an operation: pin, then read the status. `what` names it to whoever waits for it.
     pub(crate) fn enter(&self, what: &'static str) -> Result<Operation<'_>> {
+        self.enter_with(what, None)
+    }
+
+    /// The same with `instead` in the place of the store of its number.
+    fn enter_with(&self, what: &'static str, instead: Option<&Arc<Space>>) -> Result<Operation<'_>> {
         self.shared.check()?;
         let pin = self.shared.pins.pin(self.id, what);
         if self.deleted.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::NotFound, format!("the tenant {:?} was deleted", self.name)));
         }
         let (seq, status) = self.register.read();
-        let home = self.space(status.store(status.home()))?;
+        let space = |id: Option<StoreId>| match instead {
+            Some(space) if Some(space.id) == id => Ok(Arc::clone(space)),
+            _ => self.space(id),
+        };
+        let home = space(status.store(status.home()))?;
         let other = match status.store(status.home().other()) {
-            Some(id) => Some(self.space(Some(id))?),
+            Some(id) => Some(space(Some(id))?),
             None => None,
         };
         Ok(Operation { status, seq, home, other, _pin: pin })

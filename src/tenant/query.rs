@@ -25,7 +25,7 @@ impl Tenant {
     /// If a store cannot be read.
     pub fn instance(&self, id: InstanceId) -> Result<Option<Instance>> {
         let op = self.0.enter("query by id")?;
-        let _instance = self.0.shared.locks.instances.lock((self.0.id, id));
+        let _instance = self.0.locks.instances.lock((self.0.id, id));
         self.0.show(&op, id)
     }
 
@@ -36,7 +36,7 @@ impl Tenant {
     pub fn instance_by_key(&self, scope: &str, key: &[u8]) -> Result<Option<Instance>> {
         let op = self.0.enter("query by key")?;
         // Without the key lock a query could see neither of two holders that follow each other, or the older one.
-        let _key = self.0.shared.locks.keys.lock((self.0.id, (scope, key)));
+        let _key = self.0.locks.keys.lock((self.0.id, (scope, key)));
         match self.0.key_record(&op, scope, key)? {
             Some(record) => self.0.show(&op, record.instance),
             None => Ok(None),
@@ -171,7 +171,7 @@ impl Tenant {
     /// If a store cannot be read.
     pub fn step_result(&self, instance: InstanceId, step: &str) -> Result<Option<Vec<u8>>> {
         let op = self.0.enter("read a result")?;
-        let _instance = self.0.shared.locks.instances.lock((self.0.id, instance));
+        let _instance = self.0.locks.instances.lock((self.0.id, instance));
         self.0.doubts.check(&RowId::Instance { id: instance })?;
         let row = RowId::Step { instance, step: step.into() };
         match op.locate(self.0.id, instance)? {

@@ -3,7 +3,7 @@
 //! The rows in the family `ready` are the truth; this is the part of them that is in memory, so that a claim does not seek over the
 //! remains of deleted rows. Per queue and store there is a *lane*: a bounded set of entries and a mark. Every row up to the mark
 //! is in the set, or held under a lease, or settled; rows behind the mark are only in the store. A lane that runs empty
-//! is filled from its mark on.
+//! is filled from its mark on. So memory is bounded, however many steps wait: by the entries of a lane and by the number of lanes.
 //!
 //! A step is offered after its commit. A fill reads the store while holding the lock of the queue, so an offer comes either
 //! before the fill begins, whose scan then sees the row, or after the mark has moved. An entry is only a hint: whoever
@@ -21,6 +21,8 @@ use crate::sync::{Condvar, Mutex};
 
 /// Most entries of a lane in memory.
 const LANE: usize = 4096;
+/// Most lanes in memory; with more queues than that, they are read from the store again when somebody claims from them.
+const LANES: usize = 64;
 /// Rows that one fill reads.
 const FILL: usize = 512;
 
@@ -94,7 +96,10 @@ impl ReadyQueue {
     pub(crate) fn offer(&self, entry: Entry) {
         let mut lanes = self.lanes.lock();
         lanes.offers += 1;
-        lanes.by_queue.entry((entry.queue.clone(), entry.store)).or_insert_with(Lane::new).offer(entry);
+        // Nobody has claimed from a queue without a lane, so nothing of it needs to be in memory.
+        if let Some(lane) = lanes.by_queue.get_mut(&(entry.queue.clone(), entry.store)) {
+            lane.offer(entry);
+        }
         drop(lanes);
         // Workers of all queues sleep here; one that is not meant goes back to sleep.
         self.offered.notify_all();
@@ -116,6 +121,11 @@ impl ReadyQueue {
     ) -> Result<Next> {
         let lanes = &mut self.lanes.lock().by_queue;
         let mut first: Option<Entry> = None;
+        if lanes.len() >= LANES
+            && stores.iter().any(|space| !lanes.contains_key(&(queue.to_owned(), space.id)))
+        {
+            lanes.clear();
+        }
         for space in stores {
             let lane = lanes.entry((queue.to_owned(), space.id)).or_insert_with(Lane::new);
             lane.fill_if_empty(tenant, queue, space, is_held)?;

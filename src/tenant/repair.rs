@@ -50,8 +50,7 @@ impl Inner {
         let page = from.page(self.id, Prefix::All(Family::Definitions), position.as_ref(), ROWS, BYTES)?;
         let mut batched =
             Batched { position, rows: page.rows.len() as u64, bytes: page.bytes, copied: 0, done: page.done };
-        let _locks =
-            self.shared.locks.definitions.lock_all(page.rows.iter().filter_map(|(id, _)| self.lock_of(id)));
+        let _locks = self.locks.definitions.lock_all(page.rows.iter().filter_map(|(id, _)| self.lock_of(id)));
         let mut changes = Changes::default();
         for (id, record) in page.rows {
             batched.position = Some(id.clone());
@@ -130,7 +129,7 @@ impl Inner {
     /// Looks again under the definition lock, at both stores, and copies what one of them lacks. Says whether it did.
     fn settle_difference(&self, a: &Space, b: &Space, id: &RowId<'static>) -> Result<bool> {
         let RowId::Definition { name, version } = id else { return Ok(false) };
-        let _lock = self.shared.locks.definitions.lock((self.id, &**name, version));
+        let _lock = self.locks.definitions.lock((self.id, &**name, version));
         let put = |space: &Space, record: DefinitionRecord| {
             let mut changes = Changes::default();
             changes.put(id.clone(), Record::Definition(record));

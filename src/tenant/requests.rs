@@ -42,7 +42,7 @@ impl Inner {
             }
         }
         let page = from.page(self.id, Prefix::All(Family::Requests), after, TOGETHER, u64::MAX)?;
-        let _locks = self.shared.locks.requests.lock_all(page.rows.iter().filter_map(|(row, _)| match row {
+        let _locks = self.locks.requests.lock_all(page.rows.iter().filter_map(|(row, _)| match row {
             RowId::Request { id } => Some((self.id, &**id)),
             _ => None,
         }));

@@ -129,8 +129,8 @@ impl Worker {
         let tenant = &*self.tenant.0;
         let op = tenant.enter("settle a step")?;
         // The instance may end with this step, and then its key must be held as well.
-        let _key = task.key.as_ref().and_then(|key| tenant.shared.locks.keys.lock((tenant.id, key)));
-        let _instance = tenant.shared.locks.instances.lock((tenant.id, task.instance));
+        let _key = task.key.as_ref().and_then(|key| tenant.locks.keys.lock((tenant.id, key)));
+        let _instance = tenant.locks.instances.lock((tenant.id, task.instance));
         let now = tenant.shared.clock.monotonic();
         let Some(lease) = tenant.leases.current(task.instance, &task.step, task.token, now) else {
             return Ok(Settled::Stale { why: EXPIRED });
@@ -185,7 +185,13 @@ impl Inner {
     /// The first entry of a queue, of either store.
     fn next_entry(&self, queue: &str) -> Result<Next> {
         let op = self.enter("claim")?;
-        let stores: Vec<&Space> = op.by_id().map(|space| &**space).collect();
+        // One that is being opened again keeps nobody from the steps of the other.
+        let open = op.by_id().filter(|space| !space.is_closed());
+        let mut stores: Vec<&Space> = open.map(|space| &**space).collect();
+        if stores.is_empty() {
+            // Says why.
+            stores.push(&op.home);
+        }
         let is_held = |instance, step: &str| self.leases.is_held(instance, step);
         self.queue.take(self.id, queue, &stores, &is_held, self.shared.now_ms())
     }
@@ -204,8 +210,8 @@ impl Inner {
         let Some((_, record)) = op.locate(self.id, entry.instance)? else { return Ok(None) };
         // A cancelled instance may end here, which takes its key; others only need the instance.
         let key = record.cancel_requested.then_some(record.key.as_ref()).flatten();
-        let _key = key.and_then(|key| self.shared.locks.keys.lock((self.id, key)));
-        let _instance = self.shared.locks.instances.lock((self.id, entry.instance));
+        let _key = key.and_then(|key| self.locks.keys.lock((self.id, key)));
+        let _instance = self.locks.instances.lock((self.id, entry.instance));
         if self.doubts.has(&RowId::Instance { id: entry.instance }) {
             // It may never have been launched, or have ended.
             return Ok(None);

@@ -1,122 +1,25 @@
 //! Commits that fail with an I/O error: nobody knows whether they happened until the store is opened again, and nobody is told
 //! anything that would turn out wrong then.
 
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cutover::formats::Family;
-use cutover::store::memory::MemoryDriver;
-use cutover::store::{Batch, Driver, Store, Write};
 use cutover::{
     ConflictPolicy, Ending, Engine, ErrorKind, Filter, InstanceId, Launch, Launched, MigrationOptions,
     NewStep, Phase, Result, Retention, Tenant,
 };
-use parking_lot::Mutex;
-use tempfile::TempDir;
 
 use crate::common::{KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step};
+use crate::disks::Machine;
 
-/// Stores in memory whose next sync can be made to fail: the rows are visible then and not durable, as after a failed `fsync`.
-#[derive(Clone, Default)]
-struct Disks {
-    memory: MemoryDriver,
-    failing: Arc<Mutex<Vec<PathBuf>>>,
-    used: Arc<Mutex<Vec<PathBuf>>>,
-}
-
-struct Disk {
-    path: PathBuf,
-    disks: Disks,
-    inner: Arc<dyn Store>,
-    broken: Mutex<bool>,
-}
-
-impl Driver for Disks {
-    fn name(&self) -> &str {
-        "memory"
-    }
-
-    fn open(&self, path: &Path) -> Result<Arc<dyn Store>> {
-        self.used.lock().push(path.to_owned());
-        let (path, inner) = (path.to_owned(), self.memory.open(path)?);
-        Ok(Arc::new(Disk { path, disks: self.clone(), inner, broken: Mutex::new(false) }))
-    }
-
-    fn destroy(&self, path: &Path) -> Result<()> {
-        self.memory.destroy(path)
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        self.memory.exists(path)
-    }
-}
-
-impl Store for Disk {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.inner.get(family, key)
-    }
-
-    fn scan(
-        &self,
-        family: Family,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()> {
-        self.inner.scan(family, from, to, visit)
-    }
-
-    fn commit(&self, batch: &Batch, write: Write) -> Result<()> {
-        let mut broken = self.broken.lock();
-        if *broken {
-            return Err(cutover::Error::new(ErrorKind::Unavailable, "it takes no writes"));
-        }
-        if write != Write::Relaxed && self.disks.failing.lock().contains(&self.path) {
-            *broken = true;
-            self.inner.commit(batch, Write::Relaxed)?;
-            return Err(cutover::Error::new(ErrorKind::Io, "the disk is full"));
-        }
-        self.inner.commit(batch, write)
-    }
-
-    fn remove_range(&self, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
-        self.inner.remove_range(family, from, to)
-    }
-}
-
-struct Machine {
-    dir: TempDir,
-    disks: Disks,
-}
-
-impl Machine {
-    fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), disks: Disks::default() }
-    }
-
-    fn open(&self) -> Engine {
-        Engine::builder(self.dir.path().join("data")).driver(Arc::new(self.disks.clone())).open().unwrap()
-    }
-
-    /// From now on the next durable commit to this store fails, and everything after it is refused.
-    fn fail(&self, store: &str) {
-        self.disks.failing.lock().push(self.dir.path().join("data").join(store));
-    }
-
-    /// The process is killed, the disks are mended, and the engine is opened again.
-    fn reopen(&self, engine: Engine) -> (Engine, Tenant) {
-        for path in self.disks.used.lock().iter() {
-            self.disks.memory.kill(path);
-        }
-        drop(engine.close(LONG));
-        drop(engine);
-        self.disks.failing.lock().clear();
-        let engine = self.open();
-        let tenant = engine.tenant("acme").unwrap();
-        (engine, tenant)
-    }
+/// The process is killed, the disks are mended, and the engine is opened again.
+fn reopen(machine: &Machine, engine: Engine) -> (Engine, Tenant) {
+    machine.kill();
+    drop(engine.close(LONG));
+    drop(engine);
+    machine.mend_all();
+    let engine = machine.open();
+    let tenant = engine.tenant("acme").unwrap();
+    (engine, tenant)
 }
 
 fn replacing(key: &str) -> Launch {
@@ -166,7 +69,7 @@ fn a_request_is_not_answered_from_a_row_that_may_be_lost() {
     );
     // What the failure does not touch is answered.
     assert_eq!(holder(&first, "other"), None);
-    let (_engine, again) = machine.reopen(engine);
+    let (_engine, again) = reopen(&machine, engine);
     assert_eq!(holder(&again, "k"), None, "it did not happen");
     let id = started(again.launch(&launch).unwrap());
     assert_eq!(again.launch(&launch).unwrap(), Launched::Started(id));
@@ -182,7 +85,7 @@ fn a_definition_is_not_acknowledged_from_a_row_that_may_be_lost() {
     indeterminate(first.define("new", 1, "t", b"x"));
     indeterminate(first.definition("new", 1));
     assert!(first.definition("work", 1).unwrap().is_some());
-    let (_engine, again) = machine.reopen(engine);
+    let (_engine, again) = reopen(&machine, engine);
     assert_eq!(again.definition("new", 1).unwrap(), None);
     again.define("new", 1, "t", b"y").unwrap();
 }
@@ -196,7 +99,7 @@ fn an_end_that_may_be_lost_does_not_make_room_in_the_other_store() {
     indeterminate(first.launch(&keyed("k")));
     indeterminate(first.instance(old));
     started(first.launch(&keyed("another")).unwrap());
-    let (_engine, again) = machine.reopen(engine);
+    let (_engine, again) = reopen(&machine, engine);
     assert_eq!(holder(&again, "k"), Some(old));
     assert_eq!(again.instance(old).unwrap().unwrap().ending(), None, "it goes on");
 }
@@ -209,7 +112,7 @@ fn a_replacement_that_was_interrupted_keeps_its_key_until_it_is_finished() {
     indeterminate(first.launch(&replacing("k")));
     indeterminate(first.launch(&keyed("k")));
     indeterminate(first.launch(&replacing("k")));
-    let (_engine, again) = machine.reopen(engine);
+    let (_engine, again) = reopen(&machine, engine);
     let now = holder(&again, "k").unwrap();
     assert_ne!(now, old);
     assert_eq!(live(&again), [now]);
@@ -230,7 +133,7 @@ fn a_replacement_that_was_refused_is_not_made_at_the_next_opening() {
     first.migration().complete_abandoning().unwrap();
     settle(&first);
     let new = started(first.launch(&keyed("k")).unwrap());
-    let (_engine, again) = machine.reopen(engine);
+    let (_engine, again) = reopen(&machine, engine);
     assert_eq!(holder(&again, "k"), Some(new));
     let mut all = [new, other];
     all.sort_unstable();
@@ -247,7 +150,7 @@ fn a_large_replacement_over_two_stores_is_made_as_in_one() {
     });
     let new = started(first.launch(&launch).unwrap());
     assert_eq!(first.instance(old).unwrap().unwrap().ending(), Some(Ending::Terminated));
-    let (_engine, again) = machine.reopen(engine);
+    let (_engine, again) = reopen(&machine, engine);
     assert_eq!(live(&again), [new]);
     assert_eq!(again.input(new).unwrap().unwrap(), input);
     let worker = again.worker("w").unwrap();

@@ -12,12 +12,17 @@ mod aborting;
 #[cfg(all(feature = "rocksdb", feature = "sled"))]
 mod child;
 mod common;
+mod disks;
 mod doubtful;
 mod extremes;
+#[cfg(all(target_os = "linux", feature = "rocksdb", feature = "sled"))]
+mod full;
 mod hammer;
+mod hanging;
 mod instances;
 mod launching;
 mod layouts;
+mod mending;
 mod migrating;
 mod panicking;
 mod phases;

@@ -111,10 +111,14 @@ impl Driver for SledDriver {
     fn exists(&self, path: &Path) -> bool {
         path.join("conf").is_file() && path.join("db").is_file()
     }
+
+    fn may_reopen(&self, path: &Path) -> Result<()> {
+        files::probe(path)
+    }
 }
 
 fn is_ours(name: &str) -> bool {
-    matches!(name, "conf" | "db" | "blobs") || name.starts_with("snap.")
+    matches!(name, "conf" | "db" | "blobs" | files::PROBE) || name.starts_with("snap.")
 }
 
 /// Removes what a crash while opening or removing leaves and sled trips over, unless somebody has the store open.

@@ -1,0 +1,384 @@
+//! A store that fails is opened again while the engine runs: what was in doubt is known then, and nothing else has changed.
+
+use std::time::{Duration, Instant};
+
+use cutover::{
+    Completion, ConflictPolicy, Durability, Ending, Engine, ErrorKind, Filter, Hold, InstanceId, Launched,
+    MigrationOptions, Phase, Result, Retention, Settled, Tenant,
+};
+
+use crate::common::{DROP, KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step, work};
+use crate::disks::Machine;
+
+/// Calls until it is answered without an error that says "not now".
+fn at_last<T>(mut call: impl FnMut() -> Result<T>) -> T {
+    let until = Instant::now() + LONG;
+    loop {
+        match call() {
+            Ok(answer) => return answer,
+            Err(err) => {
+                let later = [ErrorKind::Unavailable, ErrorKind::NoSpace, ErrorKind::Indeterminate]
+                    .contains(&err.kind());
+                assert!(later, "{err:?}");
+                assert!(Instant::now() < until, "still {err:?}");
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+}
+
+fn refused<T: std::fmt::Debug>(result: Result<T>, kind: ErrorKind) -> String {
+    let err = result.unwrap_err();
+    assert_eq!(err.kind(), kind, "{err}");
+    err.to_string()
+}
+
+fn live(tenant: &Tenant) -> Vec<InstanceId> {
+    let filter = Filter { live: Some(true), ..Filter::default() };
+    tenant.list(&filter, None, 100).unwrap().instances.iter().map(|instance| instance.id).collect()
+}
+
+/// Launches go to store b; `k` was launched in store a and lives.
+fn moved(engine: &Engine) -> (Tenant, InstanceId) {
+    let tenant = tenant(engine, memory("a"), KEEP);
+    let old = started(tenant.launch(&with_step("k")).unwrap());
+    tenant.migration().start(memory("b"), MigrationOptions::default().hold_complete(true)).unwrap();
+    reach(&tenant, Phase::PostMigration);
+    (tenant, old)
+}
+
+#[test]
+fn a_full_disk_is_said_and_launches_go_on_when_there_is_space() {
+    for kept in [true, false] {
+        let machine = Machine::new();
+        let engine = machine.open();
+        let tenant = tenant(&engine, memory("a"), KEEP);
+        let before = started(tenant.launch(&with_step("before").request_id("before")).unwrap());
+        machine.fill("a");
+        let doubtful = with_step("doubtful").request_id("doubtful");
+        let said = refused(tenant.launch(&doubtful), ErrorKind::Indeterminate);
+        assert!(said.contains("no storage space"), "{said}");
+        let said = refused(tenant.launch(&keyed("next")), ErrorKind::NoSpace);
+        assert!(said.contains("no space left on its disk"), "{said}");
+        // Reads go on, and what is in doubt stays in doubt.
+        assert_eq!(tenant.launch(&keyed("before")).unwrap(), Launched::Conflict { instance: before });
+        refused(tenant.launch(&doubtful), ErrorKind::Indeterminate);
+        refused(tenant.launch(&keyed("doubtful")), ErrorKind::Indeterminate);
+        refused(tenant.instance_by_key("scope", b"doubtful"), ErrorKind::Indeterminate);
+        assert_eq!(machine.openings("a"), 1, "it is not closed before that can help");
+        machine.mend("a", kept);
+        let there = at_last(|| tenant.instance_by_key("scope", b"doubtful"));
+        assert_eq!(there.is_some(), kept);
+        let id = started(at_last(|| tenant.launch(&doubtful)));
+        assert!(there.is_none_or(|there| there.id == id), "the same answer as the first time");
+        started(tenant.launch(&keyed("next")).unwrap());
+        assert_eq!(machine.openings("a"), 2);
+        // The steps of all of them are given out, the doubtful one's too.
+        let worker = tenant.worker("w").unwrap();
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+            assert_eq!(
+                worker.complete(&task, Completion::default()).unwrap(),
+                Settled::Done { ended: Some(Ending::Completed) }
+            );
+            seen.push(task.instance);
+        }
+        seen.sort_unstable();
+        let mut both = [before, id];
+        both.sort_unstable();
+        assert_eq!(seen, both);
+        engine.close(LONG).unwrap();
+    }
+}
+
+#[test]
+fn a_store_that_cannot_be_opened_yet_is_tried_until_it_can() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let other = engine.create_tenant("other", cutover::TenantOptions::new(memory("b"))).unwrap();
+    other.define("work", 1, "t", b"").unwrap();
+    machine.fail("a");
+    machine.deceive("a", true);
+    refused(tenant.launch(&keyed("k")), ErrorKind::Indeterminate);
+    let until = Instant::now() + LONG;
+    while tenant.definition("nothing", 1).is_ok() {
+        assert!(Instant::now() < until, "it is still open");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    refused(tenant.launch(&work()), ErrorKind::Unavailable);
+    refused(tenant.worker("w").unwrap().claim("default", LONG, Duration::ZERO), ErrorKind::Unavailable);
+    started(other.launch(&keyed("k")).unwrap());
+    assert!(engine.close(LONG).is_err(), "what it closes is not whole");
+    machine.mend_all();
+    let engine = machine.open();
+    started(engine.tenant("acme").unwrap().launch(&work()).unwrap());
+}
+
+#[test]
+fn a_lease_from_before_is_good_for_one_result() {
+    for kept in [true, false] {
+        let machine = Machine::new();
+        let engine = machine.open();
+        let tenant = tenant(&engine, memory("a"), KEEP);
+        let id = started(tenant.launch(&with_step("k")).unwrap());
+        let worker = tenant.worker("w").unwrap();
+        let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+        machine.fail("a");
+        refused(worker.complete(&task, Completion::default()), ErrorKind::Indeterminate);
+        machine.mend("a", kept);
+        let settled = at_last(|| worker.complete(&task, Completion::default()));
+        assert_eq!(matches!(settled, Settled::Done { .. }), !kept, "{settled:?}");
+        assert_eq!(tenant.instance(id).unwrap().unwrap().ending(), Some(Ending::Completed));
+        assert_eq!(worker.claim("default", LONG, Duration::ZERO).unwrap(), None);
+    }
+}
+
+/// What is found after opening again is collected, although nobody was told its deadline.
+#[test]
+fn what_turns_out_to_have_happened_is_collected() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let short = Retention { instance_ms: 1_000, key_ms: 1_000, request_ms: 1_000 };
+    let tenant = tenant(&engine, memory("a"), short);
+    let id = started(tenant.launch(&keyed("k")).unwrap());
+    machine.fail("a");
+    refused(tenant.end(id, Ending::Completed, b"", ""), ErrorKind::Indeterminate);
+    machine.mend("a", true);
+    let until = Instant::now() + LONG;
+    while at_last(|| tenant.instance(id)).is_some() {
+        assert!(Instant::now() < until, "it was never collected");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_failed_target_keeps_no_launch_from_the_initial_store_and_the_move_goes_on() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let retention = Retention { request_ms: 3_600_000, ..DROP };
+    let tenant = tenant(&engine, memory("a"), retention);
+    let first = started(tenant.launch(&with_step("k").request_id("r")).unwrap());
+    tenant.migration().start(memory("b"), MigrationOptions::default().hold_switch(true)).unwrap();
+    machine.fill("b");
+    tenant.define("gap", 1, "t", b"x").unwrap();
+    machine.deceive("b", false);
+    // Failed, then closed, and nobody sees it.
+    let until = Instant::now() + LONG;
+    let mut n = 0;
+    while machine.openings("b") < 2 && n < 200 {
+        started(tenant.launch(&keyed(&format!("{n}")).request_id(format!("{n}"))).unwrap());
+        assert_eq!(tenant.launch(&keyed("k")).unwrap(), Launched::Conflict { instance: first });
+        assert_eq!(started(tenant.launch(&with_step("k").request_id("r")).unwrap()), first);
+        assert!(tenant.instance(first).unwrap().is_some());
+        assert!(tenant.instance_by_key("scope", b"k").unwrap().is_some());
+        assert_eq!(
+            tenant.launch(&cutover::Launch::new("undefined", 1)).unwrap_err().kind(),
+            ErrorKind::NotFound
+        );
+        tenant.define(&format!("during {n}"), 1, "t", b"y").unwrap();
+        n += 1;
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(Instant::now() < until);
+    }
+    assert_eq!(tenant.status().phase, Phase::PreMigration);
+    let said = tenant.migration().progress();
+    assert!(said.error.is_some(), "{said:?}");
+    machine.mend("b", false);
+    tenant.migration().release(Hold::Switch).unwrap();
+    reach(&tenant, Phase::PostMigration);
+    for n in 0..n {
+        let id = at_last(|| tenant.instance_by_key("scope", format!("{n}").as_bytes())).unwrap().id;
+        tenant.end(id, Ending::Completed, b"", "").unwrap();
+        assert!(tenant.definition(&format!("during {n}"), 1).unwrap().is_some());
+    }
+    let worker = tenant.worker("w").unwrap();
+    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    worker.complete(&task, Completion::default()).unwrap();
+    settle(&tenant);
+    assert!(tenant.definition("gap", 1).unwrap().is_some());
+    assert_eq!(tenant.migration().progress().error, None);
+}
+
+/// The store that is left fails: what needs only the other one goes on, and the move waits.
+#[test]
+fn a_store_that_is_left_and_fails_stops_only_what_needs_it() {
+    for kept in [true, false] {
+        let machine = Machine::new();
+        let engine = machine.open();
+        let (tenant, old) = moved(&engine);
+        let new = started(tenant.launch(&with_step("new")).unwrap());
+        machine.fail("a");
+        refused(tenant.end(old, Ending::Completed, b"", ""), ErrorKind::Indeterminate);
+        machine.deceive("a", kept);
+        let until = Instant::now() + LONG;
+        while tenant.instance(old).is_err_and(|err| err.kind() == ErrorKind::Indeterminate)
+            && tenant.list(&Filter::default(), None, 10).is_ok()
+        {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        started(tenant.launch(&work()).unwrap());
+        assert!(tenant.instance(new).unwrap().is_some());
+        refused(tenant.launch(&keyed("another")), ErrorKind::Unavailable);
+        let worker = tenant.worker("w").unwrap();
+        let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+        assert_eq!(task.instance, new, "steps of the store that is open are given out");
+        worker.complete(&task, Completion::default()).unwrap();
+        assert_eq!(tenant.status().phase, Phase::PostMigration);
+        machine.mend("a", kept);
+        let answer = at_last(|| tenant.launch(&keyed("k")));
+        if kept {
+            started(answer);
+        } else {
+            assert_eq!(answer, Launched::Conflict { instance: old });
+            tenant.end(old, Ending::Completed, b"", "").unwrap();
+        }
+    }
+}
+
+/// The end of the old instance fails: whether it happened or not, the replacement that was begun is finished without a restart.
+#[test]
+fn a_replacement_over_two_stores_is_finished_when_either_store_is_back() {
+    for (failing, kept) in [("a", true), ("a", false), ("b", true), ("b", false)] {
+        let machine = Machine::new();
+        let engine = machine.open();
+        let (tenant, old) = moved(&engine);
+        machine.fail(failing);
+        let replace = keyed("k").on_conflict(ConflictPolicy::TerminateExisting).request_id("r");
+        refused(tenant.launch(&replace), ErrorKind::Indeterminate);
+        refused(tenant.launch(&keyed("k")), ErrorKind::Indeterminate);
+        machine.mend(failing, kept);
+        let now = at_last(|| tenant.instance_by_key("scope", b"k")).unwrap().id;
+        let done = failing == "a" || kept;
+        assert_eq!(now != old, done, "{failing} {kept}");
+        let answer = started(at_last(|| tenant.launch(&replace)));
+        assert_eq!(answer == now, done, "the same answer if it was begun");
+        assert_eq!(live(&tenant), [answer]);
+        assert_eq!(tenant.instance(old).unwrap().unwrap().ending(), Some(Ending::Terminated));
+    }
+}
+
+/// Both stores fail in the middle of a replacement. The first that is back serves what needs only it.
+#[test]
+fn what_needs_both_stores_stays_in_doubt_until_both_are_back() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let (tenant, old) = moved(&engine);
+    machine.fail("a");
+    let replace = keyed("k").on_conflict(ConflictPolicy::TerminateExisting).request_id("r");
+    refused(tenant.launch(&replace), ErrorKind::Indeterminate);
+    machine.fail("b");
+    refused(tenant.launch(&work()), ErrorKind::Indeterminate);
+    machine.mend("b", true);
+    started(at_last(|| tenant.launch(&work())));
+    refused(tenant.launch(&keyed("k")), ErrorKind::Indeterminate);
+    refused(tenant.launch(&replace), ErrorKind::Indeterminate);
+    machine.mend("a", false);
+    let new = started(at_last(|| tenant.launch(&replace)));
+    assert_eq!(tenant.instance_by_key("scope", b"k").unwrap().unwrap().id, new);
+    assert_eq!(tenant.instance(old).unwrap().unwrap().ending(), Some(Ending::Terminated));
+}
+
+/// At `Buffered` a failed disk may take what was acknowledged, as power loss may. A key is then live twice, and the later stays.
+#[test]
+fn a_key_that_is_live_twice_after_a_loss_is_resolved_before_it_is_answered() {
+    let machine = Machine::new();
+    let engine = machine.builder().durability(Durability::Buffered).open().unwrap();
+    let (tenant, old) = moved(&engine);
+    // No background sync may come between the end and the cut, so the cut is made at once.
+    tenant.end(old, Ending::Completed, b"", "").unwrap();
+    let new = started(tenant.launch(&keyed("k")).unwrap());
+    machine.power_cut("a");
+    let until = Instant::now() + LONG;
+    // The next write finds the failure.
+    while tenant.define("finds it", 1, "t", b"").is_err() {
+        assert!(Instant::now() < until);
+    }
+    assert_eq!(at_last(|| tenant.instance_by_key("scope", b"k")).unwrap().id, new);
+    let ending = at_last(|| tenant.instance(old)).unwrap().ending();
+    assert!(matches!(ending, Some(Ending::Terminated | Ending::Completed)), "{ending:?}");
+    assert_eq!(
+        at_last(|| tenant.list(&Filter { live: Some(true), ..Filter::default() }, None, 10)).instances.len(),
+        1
+    );
+}
+
+#[test]
+fn a_definition_that_a_lost_copy_took_along_is_copied_again_before_the_switch() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let tenant = tenant(&engine, memory("a"), DROP);
+    for n in 0..50 {
+        tenant.define(&format!("definition {n}"), 1, "t", b"x").unwrap();
+    }
+    tenant.migration().start(memory("b"), MigrationOptions::default().hold_switch(true)).unwrap();
+    let until = Instant::now() + LONG;
+    while tenant.migration().progress().waiting_for != "being released" {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Copies are not synced before the switch: what is lost with the target's failure is all of them.
+    machine.fail("b");
+    tenant.define("breaks it", 1, "t", b"x").unwrap();
+    machine.mend("b", false);
+    while machine.openings("b") < 2 {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    tenant.migration().release(Hold::Switch).unwrap();
+    settle(&tenant);
+    assert_eq!(tenant.status().initial.0, 2, "it was not called off");
+    for n in 0..50 {
+        assert!(tenant.definition(&format!("definition {n}"), 1).unwrap().is_some(), "{n}");
+    }
+    started(tenant.launch(&cutover::Launch::new("definition 7", 1)).unwrap());
+}
+
+/// Without threads, and with a clock that only the test drives.
+#[test]
+fn step_mends_too_and_keeps_to_its_pauses() {
+    let machine = Machine::new();
+    let clock = std::sync::Arc::new(cutover::clock::ManualClock::at(1_000_000));
+    let engine = machine.builder().background(false).clock(clock.clone()).open().unwrap();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    machine.fill("a");
+    refused(tenant.launch(&keyed("k")), ErrorKind::Indeterminate);
+    engine.step().unwrap();
+    machine.mend("a", true);
+    engine.step().unwrap();
+    refused(tenant.launch(&keyed("l")), ErrorKind::NoSpace);
+    clock.advance(Duration::from_millis(100));
+    engine.step().unwrap();
+    started(tenant.launch(&keyed("l")).unwrap());
+    assert!(tenant.instance_by_key("scope", b"k").unwrap().is_some());
+}
+
+#[test]
+fn at_buffered_what_was_written_is_synced_within_a_second_and_at_synced_never_besides() {
+    for durability in [Durability::Buffered, Durability::Synced] {
+        let machine = Machine::new();
+        let clock = std::sync::Arc::new(cutover::clock::ManualClock::at(1_000_000));
+        let builder = machine.builder().background(false).clock(clock.clone()).durability(durability);
+        let engine = builder.open().unwrap();
+        let tenant = tenant(&engine, memory("a"), KEEP);
+        engine.step().unwrap();
+        let before = machine.syncs();
+        for _ in 0..5 {
+            started(tenant.launch(&work()).unwrap());
+            engine.step().unwrap();
+        }
+        assert_eq!(machine.syncs(), before, "not more often than once a second");
+        clock.advance(Duration::from_secs(1));
+        engine.step().unwrap();
+        clock.advance(Duration::from_secs(1));
+        engine.step().unwrap();
+        let synced = machine.syncs() - before;
+        assert_eq!(
+            synced,
+            u64::from(durability == Durability::Buffered),
+            "once, and not with nothing to sync"
+        );
+    }
+}
