@@ -34,6 +34,7 @@ struct Work {
     mends: u64,
     task: Task,
     position: Position,
+    rate: u64,
     /// Not before, to keep to the rate.
     next: Instant,
     began: Instant,
@@ -79,6 +80,10 @@ impl Replicator {
             || (work.task == Task::Verify) != (job.next == Next::Verify)
         {
             *work = Work::new(&job, now);
+        }
+        if work.rate != job.rate {
+            // What was paused for at the old rate may be an hour away.
+            (work.rate, work.next) = (job.rate, now);
         }
         if let Some(early) = work.next.checked_duration_since(now).filter(|early| !early.is_zero()) {
             return Some(early);
@@ -129,6 +134,7 @@ impl Work {
             mends: job.mends,
             task,
             position: None,
+            rate: job.rate,
             next: now,
             began: now,
             began_bytes: 0,
