@@ -73,6 +73,7 @@ impl Keeper {
     pub(crate) fn step(&mut self, shared: &Shared, tenants: &[Arc<Inner>]) -> Option<Duration> {
         let now = shared.clock.monotonic();
         let spaces = shared.catalog.spaces();
+        spaces.iter().for_each(|space| space.sync_if_suspect());
         for space in spaces.iter().filter(|space| space.failure().is_some()) {
             self.mending.entry(space.id).or_insert_with(|| Mending::begin(shared, space, now));
         }

@@ -22,7 +22,9 @@ pub enum Durability {
     #[default]
     Synced,
     /// What is acknowledged survives a kill of the process. Power loss may take the last moments: each store keeps a prefix of
-    /// its commits, without holes.
+    /// its commits, without holes. What was written is synced in the background once a second, one store after the other, so
+    /// power loss takes at most what came in the last second and while these syncs ran. (An engine without threads of its own syncs in
+    /// [`Engine::step`](crate::Engine::step).) A disk that fails may take as much as power loss.
     Buffered,
 }
 

@@ -35,6 +35,7 @@ struct Work {
     mends: u64,
     task: Task,
     position: Position,
+    rate: u64,
     /// Not before, to keep to the rate.
     next: Instant,
     began: Instant,
@@ -80,6 +81,10 @@ impl Replicator {
             || (work.task == Task::Verify) != (job.next == Next::Verify)
         {
             *work = Work::new(&job, now);
+        }
+        if work.rate != job.rate {
+            // What was paused for at the old rate may be an hour away.
+            (work.rate, work.next) = (job.rate, now);
         }
         if let Some(early) = work.next.checked_duration_since(now).filter(|early| !early.is_zero()) {
             return Some(early);
@@ -130,6 +135,7 @@ impl Work {
             mends: job.mends,
             task,
             position: None,
+            rate: job.rate,
             next: now,
             began: now,
             began_bytes: 0,

@@ -79,6 +79,8 @@ pub(crate) struct Space {
     closed: bool,
     /// Something was written that no sync has made durable yet.
     unsynced: AtomicBool,
+    /// A read failed: perhaps nothing works any more.
+    suspect: AtomicBool,
 }
 
 macro_rules! getters {
@@ -101,8 +103,17 @@ impl Space {
         store: Arc<dyn Store>,
         layout: Arc<dyn Layout>,
     ) -> Self {
-        let (failure, unsynced) = (OnceLock::new(), AtomicBool::new(false));
-        Self { id, driver, opening, store, layout, failure, closed: false, unsynced }
+        Self {
+            id,
+            driver,
+            opening,
+            store,
+            layout,
+            failure: OnceLock::new(),
+            closed: false,
+            unsynced: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
+        }
     }
 
     /// What stands in for this store, which has failed, while it is being opened again.
@@ -120,6 +131,7 @@ impl Space {
             failure: failure.into(),
             closed: true,
             unsynced: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
         }
     }
 
@@ -131,6 +143,29 @@ impl Space {
     /// Why it takes no writes, if it does not.
     pub(crate) fn failure(&self) -> Option<&Failure> {
         self.failure.get()
+    }
+
+    /// After a read that failed: finds out with a sync whether the store still works. Some libraries refuse everything after an error
+    /// that they met while reading, and whoever only reads would never find out that the store has to be opened again.
+    pub(crate) fn sync_if_suspect(&self) {
+        if self.suspect.swap(false, Ordering::AcqRel) {
+            // A failure is remembered.
+            drop(self.sync());
+        }
+    }
+
+    /// What a read that failed comes to. After a failed write it is that failure that is told.
+    fn unread(&self, err: Error) -> Error {
+        if err.kind() != ErrorKind::Io {
+            return err;
+        }
+        match self.failure.get() {
+            Some(failure) => failure.refusal("calls").context(format!("{} ({})", self.id, self.driver)),
+            None => {
+                self.suspect.store(true, Ordering::Release);
+                err
+            }
+        }
     }
 
     /// Syncs what was written since the last time; nothing if nothing was.
@@ -241,7 +276,7 @@ impl Space {
             from.push(0);
         }
         let mut failure = None;
-        self.store.scan(family, &from, &to, &mut |key, value| {
+        let scanned = self.store.scan(family, &from, &to, &mut |key, value| {
             let seen = match self.layout.read_key(family, key) {
                 Ok((_, id)) => visit(id, value),
                 Err(err) => Err(self.corrupt(family, err)),
@@ -250,7 +285,8 @@ impl Space {
                 failure = Some(err);
                 ControlFlow::Break(())
             })
-        })?;
+        });
+        scanned.map_err(|err| self.unread(err))?;
         failure.map_or(Ok(()), Err)
     }
 
@@ -286,7 +322,7 @@ impl Space {
     fn read(&self, tenant: TenantId, id: &RowId<'_>) -> Result<Option<Record>> {
         let mut key = Vec::with_capacity(64);
         self.layout.key(tenant, id, &mut key);
-        match self.store.get(id.family(), &key)? {
+        match self.store.get(id.family(), &key).map_err(|err| self.unread(err))? {
             Some(value) => {
                 self.layout.read_value(id, &value).map(Some).map_err(|err| self.unreadable(id, err))
             }

@@ -227,3 +227,55 @@ impl Lane {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use cutover_formats::V1;
+
+    use super::*;
+    use crate::store::Driver as _;
+    use crate::store::memory::MemoryDriver;
+
+    const TENANT: TenantId = TenantId(1);
+    const STORE: StoreId = StoreId(1);
+
+    fn empty() -> Space {
+        let store = MemoryDriver::new().open(Path::new("a")).unwrap();
+        Space::new(STORE, "memory".into(), 1, store, Arc::new(V1))
+    }
+
+    fn entry(queue: u32, n: u64) -> Entry {
+        let instance = InstanceId::new(STORE, n, n);
+        Entry { at_ms: n, instance, step: "s".into(), queue: format!("{queue}"), store: STORE }
+    }
+
+    fn in_memory(queue: &ReadyQueue) -> (usize, usize) {
+        let lanes = queue.lanes.lock();
+        (lanes.by_queue.len(), lanes.by_queue.values().map(|lane| lane.entries.len()).sum())
+    }
+
+    /// However many steps wait in however many queues, and whether or not anybody claims.
+    #[test]
+    fn memory_is_bounded_while_nobody_takes_anything() {
+        let (space, queue) = (empty(), ReadyQueue::default());
+        for n in 0..1_000 {
+            queue.offer(entry(n, 1));
+        }
+        assert_eq!(in_memory(&queue), (0, 0), "nobody has ever claimed");
+        for n in 0..1_000 {
+            queue.take(TENANT, &format!("{n}"), &[&space], &|_, _| false, 0).unwrap();
+            assert!(in_memory(&queue).0 <= LANES);
+        }
+        let (lanes, _) = in_memory(&queue);
+        for n in 0..2 * LANE as u64 {
+            (0..1_000).for_each(|of| queue.offer(entry(of, n)));
+        }
+        assert_eq!(in_memory(&queue), (lanes, lanes * LANE));
+        // The first one is the one that is given.
+        let next = queue.take(TENANT, "999", &[&space], &|_, _| false, 5).unwrap();
+        assert!(matches!(next, Next::Entry(first) if first == entry(999, 0)));
+    }
+}

@@ -23,6 +23,8 @@ struct Faults {
     deceiving: bool,
     /// Closing it loses what is not durable.
     loses: bool,
+    /// From the next read on the handle that is open fails in everything, as sled's does after some errors.
+    dead: bool,
     /// Commits and openings wait.
     hanging: bool,
 }
@@ -47,6 +49,10 @@ struct Disk {
 impl Disks {
     fn faults(&self, path: &Path) -> Faults {
         self.faults.lock().get(path).cloned().unwrap_or_default()
+    }
+
+    fn openings(&self, path: &Path) -> usize {
+        self.opened.lock().iter().filter(|opened| *opened == path).count()
     }
 
     fn wait_while_hanging(&self, path: &Path) {
@@ -91,8 +97,18 @@ impl Driver for Disks {
     }
 }
 
+impl Disk {
+    fn live(&self) -> Result<()> {
+        if self.disks.openings(&self.path) == 1 && self.disks.faults(&self.path).dead {
+            return Err(Error::new(ErrorKind::Io, "it failed before"));
+        }
+        Ok(())
+    }
+}
+
 impl Store for Disk {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.live()?;
         self.inner.get(family, key)
     }
 
@@ -103,6 +119,7 @@ impl Store for Disk {
         to: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<()> {
+        self.live()?;
         self.inner.scan(family, from, to, visit)
     }
 
@@ -115,6 +132,7 @@ impl Store for Disk {
         if *broken {
             return Err(Error::new(ErrorKind::Unavailable, "it takes no writes"));
         }
+        self.live()?;
         if let Some(kind) = self.disks.faults(&self.path).failing.filter(|_| write != Write::Relaxed) {
             *broken = true;
             self.inner.commit(batch, Write::Relaxed)?;
@@ -185,6 +203,11 @@ impl Machine {
         self.change(store, |faults| *faults = Faults { loses: !kept, ..Faults::default() });
     }
 
+    /// The handle that was opened first fails in everything from now on.
+    pub(crate) fn die(&self, store: &str) {
+        self.change(store, |faults| faults.dead = true);
+    }
+
     /// Calls of this store hang until told otherwise.
     pub(crate) fn hang(&self, store: &str, on: bool) {
         self.change(store, |faults| faults.hanging = on);
@@ -192,8 +215,7 @@ impl Machine {
 
     /// How often the store was opened.
     pub(crate) fn openings(&self, store: &str) -> usize {
-        let path = self.path(store);
-        self.disks.opened.lock().iter().filter(|opened| **opened == path).count()
+        self.disks.openings(&self.path(store))
     }
 
     /// How often any store was asked to sync with nothing to write.

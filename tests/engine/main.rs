@@ -24,6 +24,8 @@ mod launching;
 mod layouts;
 mod mending;
 mod migrating;
+#[cfg(all(target_os = "linux", feature = "sled"))]
+mod overload;
 mod panicking;
 mod phases;
 mod refusals;

@@ -382,3 +382,21 @@ fn at_buffered_what_was_written_is_synced_within_a_second_and_at_synced_never_be
         );
     }
 }
+
+/// Whoever launches reads first, and never comes to the write that would find out.
+#[test]
+fn a_handle_in_which_even_reads_fail_is_opened_again() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let id = started(tenant.launch(&keyed("k")).unwrap());
+    machine.die("a");
+    let until = Instant::now() + LONG;
+    while let Err(err) = tenant.instance_by_key("scope", b"k") {
+        assert!([ErrorKind::Io, ErrorKind::Unavailable].contains(&err.kind()), "{err:?}");
+        assert!(Instant::now() < until, "{err}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(machine.openings("a"), 2);
+    assert_eq!(tenant.launch(&keyed("k")).unwrap(), Launched::Conflict { instance: id });
+}
