@@ -94,6 +94,11 @@ impl Catalog {
         Ok(Self { dir: dir.to_path_buf(), drivers, layouts, state: Mutex::new(state) })
     }
 
+    /// Makes sure that both slots of the record hold what was read.
+    pub(crate) fn mend(&self) -> Result<()> {
+        self.state.lock().slots.mend()
+    }
+
     /// A number for a new tenant, never given before.
     pub(crate) fn next_tenant(&self) -> Result<TenantId> {
         let mut state = self.state.lock();

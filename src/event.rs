@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover_formats::{InstanceId, Phase};
+use cutover_formats::{InstanceId, Phase, StoreId};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,15 @@ pub enum Event {
         tenant: String,
         /// The instance.
         instance: InstanceId,
+    },
+    /// Something in a store cannot be read and was set aside, durably. Others go on.
+    SetAside {
+        /// Name of the tenant.
+        tenant: String,
+        /// The store that it is in.
+        store: StoreId,
+        /// What it is, in words.
+        what: String,
     },
 }
 

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use cutover_formats::marker;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
@@ -11,6 +12,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// Format version of the directory as a whole.
 pub(crate) const VERSION: u64 = 1;
 const MARKER: &str = "CUTOVER";
+/// Its second copy, with a checksum.
+const COPY: &str = "meta/marker";
 const LOCK: &str = "LOCK";
 
 /// A data directory that this engine holds. Let go of when dropped.
@@ -47,6 +50,17 @@ impl DataDir {
         Ok(Self { path: path.to_path_buf(), lock: Mutex::new(share(path)?) })
     }
 
+    /// Writes the marker or its copy again if one of them is not as it should be.
+    pub(crate) fn mend(&self) -> Result<()> {
+        for (name, text) in [(COPY, marker::copy(VERSION)), (MARKER, marker::text(VERSION))] {
+            let path = self.path.join(name);
+            if fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
+                write_durably(&path, text.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -73,29 +87,42 @@ impl Drop for DataDir {
 
 /// Whether the directory is a whole one of ours (`true`) or one whose making has not come to its end (`false`); anything
 /// else is an error.
+///
+/// The copy of the marker has a checksum, so if it can be read, what it says is true. A program that raises the version writes the copy first.
 fn recognise(path: &Path) -> Result<bool> {
     let shown = path.display();
     if !path.is_dir() {
         return Err(Error::new(ErrorKind::Foreign, format!("{shown} is not a directory")));
     }
-    let text = match fs::read(path.join(MARKER)) {
-        // What is not text does not say what it should either.
-        Ok(text) => String::from_utf8(text).unwrap_or_default(),
-        Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
-            return only_our_beginnings(path).map(|()| false);
-        }
-        Err(err) => return Err(Error::io(format!("reading {shown}/{MARKER}"), err)),
+    let text = read_if_there(&path.join(MARKER))?;
+    let copy = read_if_there(&path.join(COPY)).unwrap_or_default();
+    let version = match (&text, copy.and_then(|copy| marker::read_copy(&copy))) {
+        (_, Some(version)) => version,
+        (Some(text), None) => marker::read_text(text).ok_or_else(|| {
+            let message = format!("{shown}/{MARKER} does not say what it should, and neither does {COPY}");
+            Error::new(ErrorKind::Foreign, message)
+        })?,
+        (None, None) => return only_our_beginnings(path).map(|()| false),
     };
-    let version = text.trim().strip_prefix("cutover data directory, version ");
-    match version.and_then(|number| number.parse::<u64>().ok()) {
-        Some(VERSION) => Ok(true),
-        Some(newer) if newer > VERSION => Err(Error::new(
+    match version.cmp(&VERSION) {
+        std::cmp::Ordering::Equal => Ok(true),
+        std::cmp::Ordering::Less => {
+            Err(Error::new(ErrorKind::Foreign, format!("{shown}/{MARKER} does not say what it should")))
+        }
+        std::cmp::Ordering::Greater => Err(Error::new(
             ErrorKind::Foreign,
             format!(
-                "{shown} was written by a newer version: its format is {newer}, this program reads {VERSION}"
+                "{shown} was written by a newer version: its format is {version}, this program reads {VERSION}"
             ),
         )),
-        _ => Err(Error::new(ErrorKind::Foreign, format!("{shown}/{MARKER} does not say what it should"))),
+    }
+}
+
+fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(Error::io(format!("reading {}", path.display()), err)),
     }
 }
 
@@ -128,7 +155,7 @@ fn finish(path: &Path) -> Result<()> {
         let dir = path.join(inside);
         fs::create_dir_all(&dir).map_err(|err| Error::io(format!("making {}", dir.display()), err))?;
     }
-    write_durably(&path.join(MARKER), format!("cutover data directory, version {VERSION}\n").as_bytes())?;
+    write_durably(&path.join(MARKER), marker::text(VERSION).as_bytes())?;
     match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => sync_dir(parent),
         None => Ok(()),

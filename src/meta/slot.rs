@@ -23,26 +23,45 @@ pub(crate) struct Slots<T> {
     counter: u64,
     /// A write failed: what is on disk is unknown until it is read again.
     doubtful: bool,
+    /// What was read and is not in both.
+    unmended: Option<Vec<u8>>,
     record: PhantomData<T>,
 }
 
 impl<T: Serialize + DeserializeOwned> Slots<T> {
-    /// Slots `<stem>.a` and `<stem>.b` in `dir`, and what they hold: `None` if neither exists.
+    /// Slots `<stem>.a` and `<stem>.b` in `dir`, and what they hold: `None` if neither exists. Changes nothing: see [`mend`](Self::mend).
     pub(crate) fn open(dir: &Path, stem: &str, kind: RecordType) -> Result<(Self, Option<T>)> {
         let mut slots = Self::of(dir, stem, kind);
-        let record = slots.read_back()?;
+        let record = slots.read()?;
         Ok((slots, record))
+    }
+
+    /// Slots of which both are lost or unreadable, as `bytes`, which an earlier [`seal`](Self::seal) gave, says that they were.
+    pub(crate) fn restored(dir: &Path, stem: &str, kind: RecordType, bytes: &[u8]) -> Result<(Self, T)> {
+        let mut slots = Self::of(dir, stem, kind);
+        let (counter, record) = codec::open_slot(kind, bytes).map_err(|err| slots.unreadable(0, err))?;
+        (slots.counter, slots.unmended) = (counter, Some(bytes.to_vec()));
+        Ok((slots, record))
+    }
+
+    /// Makes sure that both slots hold what was read.
+    pub(crate) fn mend(&mut self) -> Result<()> {
+        let Some(bytes) = &self.unmended else { return Ok(()) };
+        for path in self.in_turn(self.counter + 1) {
+            write_durably(path, bytes)?;
+        }
+        self.unmended = None;
+        Ok(())
     }
 
     /// What the slots of `<stem>` hold, for whoever only looks: nothing is mended.
     pub(crate) fn look(dir: &Path, stem: &str, kind: RecordType) -> Result<Option<T>> {
-        let slots = Self::of(dir, stem, kind);
-        Ok(slots.latest()?.map(|latest| latest.record))
+        Ok(Self::open(dir, stem, kind)?.1)
     }
 
     fn of(dir: &Path, stem: &str, kind: RecordType) -> Self {
         let paths = [dir.join(format!("{stem}.a")), dir.join(format!("{stem}.b"))];
-        Self { paths, kind, counter: 0, doubtful: false, record: PhantomData }
+        Self { paths, kind, counter: 0, doubtful: false, unmended: None, record: PhantomData }
     }
 
     /// Makes `record` durable in both slots. Returns what had been found there, if an earlier write had failed and
@@ -51,15 +70,32 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         if let Some(found) = self.settle()? {
             return Ok(Some(found));
         }
+        let bytes = self.seal(record)?;
+        self.write_sealed(&bytes)?;
+        Ok(None)
+    }
+
+    /// The bytes of both slots after the next write of this record.
+    pub(crate) fn seal(&self, record: &T) -> Result<Vec<u8>> {
+        Ok(codec::seal_slot(self.kind, self.counter + 1, record)?)
+    }
+
+    /// The bytes of both slots as they are, with this record.
+    pub(crate) fn sealed(&self, record: &T) -> Result<Vec<u8>> {
+        Ok(codec::seal_slot(self.kind, self.counter, record)?)
+    }
+
+    /// Makes what [`seal`](Self::seal) gave durable in both slots. No earlier write is in doubt.
+    pub(crate) fn write_sealed(&mut self, bytes: &[u8]) -> Result<()> {
+        self.mend()?;
         let counter = self.counter + 1;
-        let bytes = codec::seal_slot(self.kind, counter, record)?;
         self.doubtful = true;
         for path in self.in_turn(counter) {
-            write_durably(path, &bytes)?;
+            write_durably(path, bytes)?;
         }
         self.doubtful = false;
         self.counter = counter;
-        Ok(None)
+        Ok(())
     }
 
     /// After a failed write: reads what is there. Returns it if that write turns out to have happened after all.
@@ -68,7 +104,8 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
             return Ok(None);
         }
         let before = self.counter;
-        let found = self.read_back()?;
+        let found = self.read()?;
+        self.mend()?;
         self.doubtful = false;
         Ok(found.filter(|_| self.counter != before))
     }
@@ -91,14 +128,10 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         if counter.is_multiple_of(2) { [a, b] } else { [b, a] }
     }
 
-    /// Reads both, takes the later one and makes sure that both hold it.
-    fn read_back(&mut self) -> Result<Option<T>> {
+    /// Reads both and takes the later one.
+    fn read(&mut self) -> Result<Option<T>> {
         let Some(latest) = self.latest()? else { return Ok(None) };
-        if !latest.in_both {
-            for path in self.in_turn(latest.counter + 1) {
-                write_durably(path, &latest.bytes)?;
-            }
-        }
+        self.unmended = (!latest.in_both).then_some(latest.bytes);
         self.counter = latest.counter;
         Ok(Some(latest.record))
     }
@@ -106,7 +139,7 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
     /// Reads both and takes the later one. A slot of a newer version is not one that damage has made: its checksum is right. What
     /// it holds may be later than the other, so the other does not stand in for it.
     fn latest(&self) -> Result<Option<Latest<T>>> {
-        let [a, b] = [self.read(&self.paths[0])?, self.read(&self.paths[1])?];
+        let [a, b] = [self.read_slot(&self.paths[0])?, self.read_slot(&self.paths[1])?];
         let in_both = matches!((&a, &b), (Slot::Good(one, ..), Slot::Good(other, ..)) if one == other);
         let (counter, record, bytes) = match (a, b) {
             (Slot::Missing, Slot::Missing) => return Ok(None),
@@ -116,10 +149,15 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
             (_, Slot::Good(counter, record, bytes)) | (Slot::Good(counter, record, bytes), _) => {
                 (counter, record, bytes)
             }
-            (Slot::Bad(err), _) => return Err(self.unreadable(0, err)),
-            (_, Slot::Bad(err)) => return Err(self.unreadable(1, err)),
+            (Slot::Bad(err), _) => return Err(self.unreadable(0, err).context(self.both_lost())),
+            (_, Slot::Bad(err)) => return Err(self.unreadable(1, err).context(self.both_lost())),
         };
         Ok(Some(Latest { counter, record, bytes, in_both }))
+    }
+
+    fn both_lost(&self) -> String {
+        let [a, b] = &self.paths;
+        format!("neither {} nor {} can be read", a.display(), b.display())
     }
 
     fn unreadable(&self, slot: usize, err: FormatError) -> Error {
@@ -131,7 +169,7 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         Error::with_source(kind, path, err)
     }
 
-    fn read(&self, path: &Path) -> Result<Slot<T>> {
+    fn read_slot(&self, path: &Path) -> Result<Slot<T>> {
         match fs::read(path) {
             Ok(bytes) => Ok(match codec::open_slot(self.kind, &bytes) {
                 Ok((counter, record)) => Slot::Good(counter, record, bytes),
@@ -170,7 +208,9 @@ mod tests {
     }
 
     fn open(dir: &Path) -> Result<(Engine, Option<EngineRecord>)> {
-        Engine::open(dir, "engine", RecordType::Engine)
+        let (mut slots, record) = Engine::open(dir, "engine", RecordType::Engine)?;
+        slots.mend()?;
+        Ok((slots, record))
     }
 
     #[test]

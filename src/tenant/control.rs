@@ -12,7 +12,7 @@ use cutover_formats::meta::{JournalLine, Retention, TenantRecord};
 use cutover_formats::{Phase, TenantId};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::meta::journal::Journal;
+use crate::meta::journal::{Found, Journal};
 use crate::meta::slot::Slots;
 use crate::status::Wait;
 
@@ -24,6 +24,15 @@ pub(crate) struct Control {
     /// The highest epoch that was ever tried to be written.
     epoch: u64,
     pub(crate) drive: Drive,
+}
+
+/// A control as it was read: nothing is changed before all of the metadata was read.
+pub(crate) struct Unmended {
+    record: TenantRecord,
+    slots: Slots<TenantRecord>,
+    journal: Found,
+    /// The record is the journal's, because neither slot could be read.
+    restored: bool,
 }
 
 /// What this process has found out in the present phase. Gone after a restart, and found out again.
@@ -65,17 +74,47 @@ pub struct CopyProgress {
 }
 
 impl Control {
-    /// The control of a tenant that exists, from its files.
-    pub(crate) fn open(meta: &Path, id: TenantId) -> Result<Option<Self>> {
-        let (slots, record) = Slots::<TenantRecord>::open(meta, &stem(id), RecordType::Tenant)?;
-        let Some(record) = record else { return Ok(None) };
+    /// The control of a tenant that exists, from its files: the record of its slots or, if neither can be read, of its journal. Changes
+    /// nothing.
+    pub(crate) fn read(meta: &Path, id: TenantId) -> Result<Option<Unmended>> {
+        let journal = Found::read(&journal_path(meta, id))?;
+        let (slots, record, restored) = match Slots::<TenantRecord>::open(meta, &stem(id), RecordType::Tenant)
+        {
+            Ok((slots, Some(record))) => (slots, record, false),
+            Err(err) if err.kind() != ErrorKind::Corrupt => return Err(err),
+            lost => {
+                let Some(bytes) = journal.last_record() else {
+                    return match lost {
+                        Ok(_) => Ok(None),
+                        Err(err) => Err(err.context(format!(
+                            "reading the record of {id}, which its journal does not give back either"
+                        ))),
+                    };
+                };
+                let (slots, record) = Slots::restored(meta, &stem(id), RecordType::Tenant, bytes)?;
+                (slots, record, true)
+            }
+        };
         if record.id != id {
             let message = format!("the files of {id} say that they are those of {}", record.id);
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        let journal = Journal::open(&journal_path(meta, id), &record.journal)?;
+        Ok(Some(Unmended { record, slots, journal, restored }))
+    }
+
+    /// Makes the files good. Says, in words, what could not be, or was only just.
+    pub(crate) fn mend(unmended: Unmended) -> Result<(Self, Vec<String>)> {
+        let Unmended { record, mut slots, journal, restored } = unmended;
+        slots.mend()?;
+        let (journal, lost) = journal.mend(&record.journal, &slots.sealed(&record)?)?;
+        let mut said: Vec<String> = lost.into_iter().collect();
+        if restored {
+            said.push(
+                "neither slot of the record could be read; it was restored from the journal".to_owned(),
+            );
+        }
         let epoch = record.status.epoch;
-        Ok(Some(Self { record, slots, journal, epoch, drive: Drive::default() }))
+        Ok((Self { record, slots, journal, epoch, drive: Drive::default() }, said))
     }
 
     /// The control of a new tenant. Durable when it returns.
@@ -84,8 +123,11 @@ impl Control {
         if found.is_some() {
             return Err(Error::new(ErrorKind::Corrupt, format!("there are files of {} already", record.id)));
         }
-        slots.write(&record)?;
-        let journal = Journal::open(&journal_path(meta, record.id), &record.journal)?;
+        let bytes = slots.seal(&record)?;
+        let mut journal = Journal::new(&journal_path(meta, record.id));
+        journal.append(&record.journal, &bytes)?;
+        slots.write_sealed(&bytes)?;
+        journal.keep();
         let epoch = record.status.epoch;
         Ok(Self { record, slots, journal, epoch, drive: Drive { waited: true, ..Drive::default() } })
     }
@@ -108,7 +150,7 @@ impl Control {
         Err(Error::new(ErrorKind::NotFound, format!("the tenant {:?} was deleted", self.record.name)))
     }
 
-    /// Makes a changed record durable in both slots, then tells the journal. If an earlier write had failed and turns out to have
+    /// Makes a changed record durable, in the journal and then in both slots, which decide. If an earlier write had failed and turns out to have
     /// happened after all, this one does not: the record is then as it was found, and the caller looks again. A record that says
     /// "deleted" is the last one: whoever still holds the tenant must not bring its files back.
     pub(crate) fn persist(
@@ -119,6 +161,10 @@ impl Control {
         change: impl FnOnce(&mut TenantRecord),
     ) -> Result<()> {
         self.check_exists()?;
+        if self.settle()? {
+            let message = "the status was read again after a failed write; look at it and try again";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         let mut record = self.record.clone();
         let from = record.status.phase;
         change(&mut record);
@@ -131,27 +177,29 @@ impl Control {
             to: record.status.phase,
             why: why.to_owned(),
         };
-        match self.slots.write(&record)? {
-            None => self.record = record,
-            Some(found) => {
-                self.record = found;
-                let message = "the status was read again after a failed write; look at it and try again";
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
+        let bytes = self.slots.seal(&record)?;
+        if let Err(err) = self.journal.append(&record.journal, &bytes) {
+            // Nothing has happened. If this fails too, the line is cut off before the next one, or at opening.
+            drop(self.journal.cut());
+            return Err(err);
         }
-        // The record decides. A journal that cannot be written is mended when the engine opens.
-        if let Err(err) = self.journal.append(&self.record.journal) {
-            self.drive.error = Some(err.to_string());
-        }
+        self.slots.write_sealed(&bytes)?;
+        self.journal.keep();
+        self.record = record;
         Ok(())
     }
 
-    /// After a write that failed: takes the record as it is found, if that write happened after all.
-    pub(crate) fn settle(&mut self) -> Result<()> {
-        if let Some(found) = self.slots.settle()? {
-            self.record = found;
+    /// After a write that failed: takes the record as it is found, if that write happened after all, and says whether it did; else the
+    /// journal is not to tell of it.
+    pub(crate) fn settle(&mut self) -> Result<bool> {
+        match self.slots.settle()? {
+            Some(found) => {
+                self.record = found;
+                self.journal.keep();
+                Ok(true)
+            }
+            None => self.journal.cut().map(|()| false),
         }
-        Ok(())
     }
 
     /// Every line of the journal, oldest first.
@@ -169,12 +217,12 @@ impl Control {
 
 /// The record of a tenant, for whoever only looks: nothing is mended.
 pub(crate) fn look(meta: &Path, id: TenantId) -> Result<Option<TenantRecord>> {
-    Slots::look(meta, &stem(id), RecordType::Tenant)
+    Ok(Control::read(meta, id)?.map(|unmended| unmended.record))
 }
 
 /// Every line of a tenant's journal, oldest first, for whoever only looks: nothing is mended.
 pub(crate) fn look_at_journal(meta: &Path, id: TenantId) -> Result<Vec<JournalLine>> {
-    Journal::look(&journal_path(meta, id)).read()
+    Ok(Found::read(&journal_path(meta, id))?.into_lines())
 }
 
 /// The numbers of all tenants that have files.
@@ -184,7 +232,7 @@ pub(crate) fn tenants(meta: &Path) -> Result<Vec<TenantId>> {
     for entry in std::fs::read_dir(meta).map_err(|err| Error::io(doing(), err))? {
         let name = entry.map_err(|err| Error::io(doing(), err))?.file_name();
         let number = name.to_str().and_then(|name| name.strip_prefix("tenant-")?.split_once('.'));
-        if let Some((number, "a" | "b")) = number
+        if let Some((number, "a" | "b" | "jsonl")) = number
             && let Ok(number) = number.parse()
         {
             ids.push(TenantId(number));
