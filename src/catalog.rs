@@ -117,6 +117,11 @@ impl Catalog {
         Ok(Self { dir: dir.to_path_buf(), files, drivers, layouts, state, freed })
     }
 
+    /// Makes sure that both slots of the record hold what was read.
+    pub(crate) fn mend(&self) -> Result<()> {
+        self.state.lock().slots.mend()
+    }
+
     /// A number for a new tenant, never given before.
     pub(crate) fn next_tenant(&self) -> Result<TenantId> {
         let mut state = self.state.lock();

@@ -1,5 +1,6 @@
 //! The front door: open a data directory, make tenants, close it.
 
+mod mark;
 mod open;
 
 use std::collections::HashMap;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_formats::limits;
-use cutover_formats::meta::{EngineRecord, Retention, Status, TenantRecord};
+use cutover_formats::meta::{Retention, Status, TenantRecord};
 use cutover_formats::{Layout, StoreId};
 
 use crate::catalog::StoreSpec;
@@ -18,7 +19,6 @@ use crate::event::Observer;
 use crate::files::{Files, SystemFiles};
 use crate::gc;
 use crate::mend::Keeper;
-use crate::meta::slot::Slots;
 use crate::migration::driver;
 use crate::migration::replicate::Replicator;
 use crate::shared::{Durability, Shared, Thread};
@@ -28,8 +28,6 @@ use crate::tenant::control::{self, Control};
 use crate::tenant::{Inner, Tenant};
 use crate::threads::Threads;
 
-/// How often the clock's high-water mark is made durable.
-const MARK: Duration = Duration::from_secs(10);
 /// How long dropping an engine waits for its threads.
 const DROP_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -48,7 +46,7 @@ pub(crate) struct Core {
     tenants: RwLock<HashMap<String, Arc<Inner>>>,
     /// Held while tenants are made or removed.
     making: Mutex<()>,
-    mark: Mutex<Slots<EngineRecord>>,
+    mark: Arc<mark::EngineMark>,
     replicator: Mutex<Replicator>,
     keeper: Mutex<Keeper>,
 }
@@ -308,7 +306,7 @@ impl Open {
         self.core.keeper.lock().close();
         let synced = shared.catalog.close();
         if verdict.is_ok() && synced.is_ok() {
-            self.core.write_mark(true)?;
+            self.core.mark.close(shared.now_ms())?;
         }
         shared.dir.unlock();
         verdict
@@ -342,21 +340,11 @@ impl Core {
 
     fn collect(&self) -> Option<Duration> {
         let due = self.all().iter().map(|tenant| gc::step(tenant).unwrap_or(u64::MAX)).min()?;
-        Some(Duration::from_millis(due.saturating_sub(self.shared.now_ms())))
+        Some(Duration::from_millis(due.saturating_sub(self.shared.clock.peek_ms())))
     }
 
     fn keep(&self) -> Option<Duration> {
         self.keeper.lock().step(&self.shared, &self.all())
-    }
-
-    /// Makes durable that the clock has come this far.
-    fn write_mark(&self, clean: bool) -> Result<()> {
-        let record = EngineRecord {
-            incarnation: self.shared.incarnation(),
-            clock_ms: self.shared.now_ms() + if clean { 0 } else { MARK.as_millis() as u64 },
-            clean,
-        };
-        self.mark.lock().write(&record).map(drop)
     }
 }
 
@@ -369,12 +357,8 @@ fn start_threads(open: &Open) -> Result<()> {
     let core = Arc::clone(&open.core);
     open.threads.start(shared, Thread::Keeper, move || core.keep())?;
     let core = Arc::clone(&open.core);
-    let mut marked = core.shared.clock.monotonic();
     open.threads.start(shared, Thread::Collector, move || {
-        let now = core.shared.clock.monotonic();
-        if now.saturating_sub(marked) >= MARK && core.write_mark(false).is_ok() {
-            marked = now;
-        }
+        core.shared.clock.keep_ahead();
         core.collect().map(|next| next.max(Duration::from_millis(1)))
     })
 }

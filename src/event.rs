@@ -68,6 +68,15 @@ pub enum Event {
         /// The instance.
         instance: InstanceId,
     },
+    /// Something in a store cannot be read and was set aside, durably. Others go on.
+    SetAside {
+        /// Name of the tenant.
+        tenant: String,
+        /// The store that it is in.
+        store: StoreId,
+        /// What it is, in words.
+        what: String,
+    },
 }
 
 /// Whoever watches. Called on the thread where it happens: be quick, and do not call the engine.

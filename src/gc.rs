@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cutover_formats::record::{InstanceRecord, KeyRecord, RequestRecord};
 use cutover_formats::{Expiring, Family, InstanceId, Prefix, Record, RowId, StoreId};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::store::Write;
 use crate::store::space::{Changes, Space};
@@ -57,9 +57,13 @@ fn plan_request(record: Option<&RequestRecord>, now_ms: u64) -> Plan {
 /// due, so that it drains however busy the other one is. Says when to come again, in milliseconds since 1970: a time that is over, if
 /// there may be more; `u64::MAX` if nothing has a deadline.
 pub(crate) fn step(tenant: &Inner) -> Result<u64> {
-    let now_ms = tenant.shared.now_ms();
     let due = tenant.next_expiry.load(Ordering::Acquire);
+    if due > tenant.shared.clock.peek_ms() {
+        return Ok(due);
+    }
+    let now_ms = tenant.shared.now_ms();
     if due > now_ms {
+        // Time stands still until its mark is durable.
         return Ok(due);
     }
     let op = tenant.enter("collect")?;
@@ -91,7 +95,9 @@ fn collect(tenant: &Inner, space: &Arc<Space>, from: u64, now_ms: u64) -> Result
     // No instance has this number, so every row of that moment comes behind it.
     let first = Expiring::Instance(InstanceId::new(StoreId(0), 0, 0));
     let after = RowId::Expiry { at_ms: from, what: first };
-    let page = space.page(tenant.id, Prefix::All(Family::Expiry), Some(&after), BATCH, u64::MAX)?;
+    // The key of a row of the index says it all.
+    let page = space.survey(tenant.id, Prefix::All(Family::Expiry), Some(&after), BATCH, u64::MAX)?;
+    page.damaged.iter().try_for_each(|damage| tenant.set_aside(space, damage))?;
     let rows: Vec<(u64, RowId<'static>, Expiring<'static>)> = page
         .rows
         .into_iter()
@@ -135,24 +141,46 @@ fn collect_together(
     }));
     let mut changes = Changes::default();
     for (_, index, what) in rows {
-        match what {
-            Expiring::Instance(instance) => add_instance(tenant, space, *instance, now_ms, &mut changes)?,
-            Expiring::Key { scope, key } => {
-                let row = RowId::Key { scope: scope.clone(), key: key.clone() };
-                if plan_key(space.key(id, &row)?.as_ref(), now_ms) == Plan::Remove {
-                    changes.delete(row);
-                }
-            }
-            Expiring::Request { id: request } => {
-                let row = RowId::Request { id: request.clone() };
-                if plan_request(space.request(id, &row)?.as_ref(), now_ms) == Plan::Remove {
-                    changes.delete(row);
-                }
-            }
+        if let Err((row, err)) = add_removal(tenant, space, what, now_ms, &mut changes) {
+            // It stays, without its row of the index, until somebody has seen to it: the others go on.
+            tenant.set_row_aside(space, &row, err)?;
         }
         changes.delete(index.clone());
     }
     space.apply(id, &changes, Write::Relaxed)
+}
+
+/// A row that could not be read, and why.
+type Unread = (RowId<'static>, Error);
+
+/// Adds the removal of what a row of the index points at, if it is to be removed.
+fn add_removal(
+    tenant: &Inner,
+    space: &Arc<Space>,
+    what: &Expiring<'static>,
+    now_ms: u64,
+    changes: &mut Changes,
+) -> Result<(), Unread> {
+    let id = tenant.id;
+    let (row, plan) = match what {
+        Expiring::Instance(instance) => return add_instance(tenant, space, *instance, now_ms, changes),
+        Expiring::Key { scope, key } => {
+            let row = RowId::Key { scope: scope.clone(), key: key.clone() };
+            let read = space.key(id, &row);
+            (row, read.map(|record| plan_key(record.as_ref(), now_ms)))
+        }
+        Expiring::Request { id: request } => {
+            let row = RowId::Request { id: request.clone() };
+            let read = space.request(id, &row);
+            (row, read.map(|record| plan_request(record.as_ref(), now_ms)))
+        }
+    };
+    match plan {
+        Ok(Plan::Remove) => changes.delete(row),
+        Ok(Plan::Forget) => {}
+        Err(err) => return Err((row, err)),
+    }
+    Ok(())
 }
 
 fn add_instance(
@@ -161,8 +189,9 @@ fn add_instance(
     id: InstanceId,
     now_ms: u64,
     changes: &mut Changes,
-) -> Result<()> {
-    let record = space.instance(tenant.id, &RowId::Instance { id })?;
+) -> Result<(), Unread> {
+    let head = RowId::Instance { id };
+    let record = space.instance(tenant.id, &head).map_err(|err| (head, err))?;
     if plan_instance(record.as_ref(), now_ms) == Plan::Remove {
         tenant.shared.emit(|| Event::Collecting { tenant: tenant.name.clone(), instance: id });
         remove_steps(tenant, space, id)?;
@@ -175,11 +204,16 @@ fn add_instance(
 
 /// Removes the steps of an ended instance, and what may be left of them in the ready queue. The head goes after them, so a crash in between
 /// leaves an instance that is collected again.
-fn remove_steps(tenant: &Inner, space: &Space, id: InstanceId) -> Result<()> {
+fn remove_steps(tenant: &Inner, space: &Space, id: InstanceId) -> Result<(), Unread> {
+    let head = |err| (RowId::Instance { id }, err);
     loop {
-        let page = space.page(tenant.id, Prefix::StepsOf(id), None, STEPS, 1 << 20)?;
+        let mut page = space.survey(tenant.id, Prefix::StepsOf(id), None, STEPS, 1 << 20).map_err(head)?;
+        if let Some(damage) = page.damaged.pop() {
+            return Err(head(Error::new(ErrorKind::Corrupt, damage.reason)));
+        }
         let mut changes = Changes::default();
         for (row, record) in page.rows {
+            let record = record.map_err(|err| (row.clone(), err))?;
             if let (Record::Step(step), RowId::Step { step: name, .. }) = (record, &row)
                 && let cutover_formats::record::StepState::Ready { at_ms } = step.state
             {
@@ -195,7 +229,7 @@ fn remove_steps(tenant: &Inner, space: &Space, id: InstanceId) -> Result<()> {
         if changes.is_empty() {
             return Ok(());
         }
-        space.apply(tenant.id, &changes, Write::Relaxed)?;
+        space.apply(tenant.id, &changes, Write::Relaxed).map_err(head)?;
         if page.done {
             return Ok(());
         }

@@ -32,6 +32,7 @@ pub use migration::phase::Move;
 pub use migration::{Hold, Migration, MigrationOptions, Progress};
 pub use shared::Durability;
 pub use tenant::control::CopyProgress;
+pub use tenant::quarantine::{Quarantined, Retried};
 pub use tenant::types::{
     Beat, Completion, ConflictPolicy, Defined, Definition, Ended, Failure, Filter, Instance, InstancePage,
     InstanceState, Launch, Launched, NewStep, ReusePolicy, Settled, Task,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cutover_formats::codec::RecordType;
 use cutover_formats::meta::{CatalogRecord, EngineRecord, JournalLine, StoreRecord, TenantRecord};
 use cutover_formats::{
-    Family, FormatError, Layout, Phase, Prefix, Record, Role, RowId, StoreId, TenantId, V1,
+    Family, FormatError, Layout, NoteId, Phase, Prefix, Record, Role, RowId, StoreId, TenantId, V1,
 };
 
 use crate::error::{Error, ErrorKind, Result};
@@ -21,6 +21,7 @@ use crate::meta::slot::Slots;
 use crate::migration::phase::{self, Move};
 use crate::store::{Driver, Store, prefix_end};
 use crate::tenant::control;
+use crate::tenant::quarantine::Quarantined;
 
 /// A data directory that is being looked at. No engine opens it meanwhile; others may look too.
 pub struct Directory {
@@ -145,12 +146,14 @@ impl Directory {
                 (driver.open(scratch).map_err(opening)?, true)
             }
         };
-        Ok(Rows { store, layout, copied })
+        Ok(Rows { id, driver: record.driver.clone(), store, layout, copied })
     }
 }
 
 /// The rows of a store.
 pub struct Rows {
+    id: StoreId,
+    driver: String,
     store: Arc<dyn Store>,
     layout: Arc<dyn Layout>,
     copied: bool,
@@ -196,6 +199,29 @@ impl Rows {
             let record = id.as_ref().ok().map(|(_, id)| self.layout.read_value(id, value));
             visit(&Row { key, value, id, record })
         })
+    }
+}
+
+impl Rows {
+    /// The rows of a tenant that were set aside because they cannot be read, as [`Migration::quarantine`](crate::Migration::quarantine) lists
+    /// them.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn quarantine(&self, tenant: TenantId) -> Result<Vec<Quarantined>> {
+        let mut found = Vec::new();
+        self.scan(Family::Notes, Some(tenant), &mut |row| {
+            if let Ok((_, RowId::Note(NoteId::Quarantine { family, key }))) = &row.id {
+                let record = match &row.record {
+                    Some(Ok(Record::Quarantine(record))) => Some(record.clone()),
+                    _ => None,
+                };
+                let meaning = self.layout.read_key(*family, key).ok().map(|(_, id)| id);
+                found.push(Quarantined::of(self.id, &self.driver, *family, key, meaning.as_ref(), record));
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(found)
     }
 }
 

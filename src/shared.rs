@@ -127,10 +127,6 @@ impl Shared {
         Token { incarnation: self.incarnation, counter: self.tokens.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    pub(crate) fn incarnation(&self) -> u64 {
-        self.incarnation
-    }
-
     pub(crate) fn emit(&self, event: impl FnOnce() -> Event) {
         if let Some(observer) = &self.observer {
             observer.on_event(&event());

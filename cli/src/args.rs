@@ -192,6 +192,9 @@ pub(crate) struct StatusArgs {
     /// Print the journal of every tenant too
     #[arg(long)]
     pub journal: bool,
+    /// Print what was set aside because it cannot be read too; opens the stores (a sled store is copied for that)
+    #[arg(long)]
+    pub quarantine: bool,
 }
 
 /// Flags of `inspect`.

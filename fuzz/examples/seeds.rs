@@ -16,7 +16,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let name = path.file_stem().ok_or("a fixture without a name")?.to_string_lossy().into_owned();
         let text = fs::read_to_string(&path)?;
         let kind = name.split('-').next().unwrap_or_default();
-        let bytes = if kind == "journal" { text.trim_end().as_bytes().to_vec() } else { unhex(&text)? };
+        let is_hex = path.extension().is_some_and(|extension| extension == "hex");
+        let bytes = if is_hex { unhex(&text)? } else { text.trim_end().as_bytes().to_vec() };
         // Where a frame says its type, and where its body begins.
         let parts = match kind {
             "record" => Some((0, FRAME)),

@@ -12,7 +12,7 @@ use std::fmt::Debug;
 use cap::Cap;
 use cutover_formats::codec::{self, RecordType, SLOT_MAGIC};
 use cutover_formats::meta::{CatalogRecord, EngineRecord, TenantRecord};
-use cutover_formats::{Expiring, InstanceId, Layout as _, NoteId, RowId, V1, journal};
+use cutover_formats::{Expiring, Family, InstanceId, Layout as _, NoteId, RowId, V1, journal};
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +25,7 @@ fuzz_target!(|data: &[u8]| {
     values(data);
     slots(data);
     line(data);
+    sealed(data);
     if let Some((kind, body)) = data.split_first() {
         values(&frame(*kind, body));
         slots(&slot_frame(*kind, body));
@@ -32,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// One row of each kind that a value can stand in.
-fn rows() -> [RowId<'static>; 10] {
+fn rows() -> [RowId<'static>; 11] {
     let id = InstanceId(1);
     [
         RowId::Definition { name: "d".into(), version: 1 },
@@ -45,6 +46,7 @@ fn rows() -> [RowId<'static>; 10] {
         RowId::Ready { queue: "q".into(), at_ms: 1, instance: id, step: "s".into() },
         RowId::Expiry { at_ms: 1, what: Expiring::Instance(id) },
         RowId::Note(NoteId::Replace { old: id }),
+        RowId::Note(NoteId::Quarantine { family: Family::Keys, key: b"k".into() }),
     ]
 }
 
@@ -76,6 +78,18 @@ fn line(data: &[u8]) {
         let again = journal::encode(&line).expect("what was read can be written");
         assert!(!again.contains('\n'), "a line is one line");
         assert_eq!(journal::decode(again.as_bytes()), Ok(line));
+    }
+}
+
+/// A line with a seal: what was read is sealed and read again as it was, and any bytes are lines of some kind.
+fn sealed(data: &[u8]) {
+    if let Ok(entry) = journal::open(data) {
+        let again = journal::seal(&entry.line, entry.record.as_deref()).expect("what was read can be written");
+        let read = journal::open(again.as_bytes()).expect("what was written can be read");
+        assert_eq!((&read.line, &read.record, read.damaged), (&entry.line, &entry.record, false));
+    }
+    for line in journal::lines(data) {
+        drop(journal::open(line));
     }
 }
 

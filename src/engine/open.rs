@@ -7,9 +7,10 @@ use cutover_formats::codec::RecordType;
 use cutover_formats::meta::EngineRecord;
 use cutover_formats::{Phase, Role, StoreId};
 
+use super::mark::EngineMark;
 use super::{Builder, Core, Engine, Open, start_threads};
 use crate::catalog::{Catalog, Released};
-use crate::clock::EngineClock;
+use crate::clock::{AHEAD, EngineClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::dir::{DataDir, Dir};
 use crate::meta::slot::Slots;
@@ -44,32 +45,41 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
         builder.drivers.into_iter().map(|driver| (driver.name().to_owned(), driver)).collect();
     let layouts = builder.layouts.into_iter().map(|layout| (layout.name().to_owned(), layout)).collect();
     let catalog = Catalog::open(dir.path(), &meta, builder.files, drivers, layouts)?;
-    let controls: Vec<Option<Control>> =
-        control::tenants(&meta)?.into_iter().map(|id| Control::open(&meta, id)).collect::<Result<_>>()?;
-    // What is not ours, newer or damaged was refused by now; the first write comes after that.
-    let clock = EngineClock::open(builder.clock, last.clock_ms);
-    // The incarnation is durable before any token is given: all leases from before are void.
+    let unmended: Vec<_> =
+        control::tenants(&meta)?.into_iter().map(|id| Control::read(&meta, id)).collect::<Result<_>>()?;
+    // What is not ours, newer or damaged beyond its copies was refused by now; the first write comes after that.
+    dir.mend()?;
+    mark.mend()?;
+    catalog.mend()?;
+    let controls = unmended.into_iter().flatten().map(Control::mend).collect::<Result<Vec<_>>>()?;
+    let start_ms = EngineClock::start_ms(&*builder.clock, last.clock_ms);
+    // The incarnation is durable before any token is given: all leases from before are void. So is the mark before any time.
     let incarnation = last.incarnation + 1;
-    mark.write(&EngineRecord { incarnation, clock_ms: clock.now_ms(), clean: false })?;
+    let mark = Arc::new(EngineMark::open(mark, incarnation, start_ms.saturating_add(AHEAD))?);
+    let clock = EngineClock::open(builder.clock, start_ms, mark.clone());
     let shared =
         Arc::new(Shared::new(dir, clock, builder.durability, catalog, builder.observer, incarnation));
     let (deleted, kept): (Vec<_>, Vec<_>) =
-        controls.into_iter().flatten().partition(|control| control.record().deleting);
-    let tenants =
-        kept.into_iter().map(|control| open_tenant(&shared, control)).collect::<Result<Vec<_>>>()?;
+        controls.into_iter().partition(|(control, _)| control.record().deleting);
+    let mut tenants = Vec::new();
+    let mut mended = Vec::new();
+    for (control, said) in kept {
+        tenants.push(open_tenant(&shared, control)?);
+        mended.push(said);
+    }
     // Only now is it known who else uses the stores of those that are to go.
-    for control in deleted {
+    for (control, _) in deleted {
         finish_delete(&shared, control)?;
     }
     shared.catalog.remove_orphans()?;
-    for tenant in &tenants {
-        recover(tenant, last.clean)?;
+    for (tenant, said) in tenants.iter().zip(mended) {
+        recover(tenant, last.clean, said)?;
     }
     let core = Arc::new(Core {
         shared,
         tenants: RwLock::new(tenants.into_iter().map(|tenant| (tenant.name.clone(), tenant)).collect()),
         making: Mutex::new(()),
-        mark: Mutex::new(mark),
+        mark,
         replicator: Mutex::default(),
         keeper: Mutex::default(),
     });
@@ -130,14 +140,17 @@ fn open_tenant(shared: &Arc<Shared>, mut control: Control) -> Result<Arc<Inner>>
 }
 
 /// Finishes intents and resolves keys that are live twice, before the first call is served.
-fn recover(tenant: &Inner, clean: bool) -> Result<()> {
+/// What of the metadata was lost or only just saved, as `said`, goes into the journal too.
+fn recover(tenant: &Inner, clean: bool, mut said: Vec<String>) -> Result<()> {
     let op = tenant.enter("recover")?;
     let redone = tenant.redo_replaces(&op)?;
     let doubles = if clean { Vec::new() } else { tenant.resolve_doubles(&op)? };
     drop(op);
     if redone > 0 || !doubles.is_empty() {
-        let why = format!("{redone} replacements finished; ended as live twice: {doubles:?}");
-        tenant.control.lock().persist(tenant.shared.now_ms(), "recovery", &why, |_| {})?;
+        said.push(format!("{redone} replacements finished; ended as live twice: {doubles:?}"));
+    }
+    if !said.is_empty() {
+        tenant.control.lock().persist(tenant.shared.now_ms(), "recovery", &said.join("; "), |_| {})?;
     }
     Ok(())
 }

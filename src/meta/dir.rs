@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind as Io};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cutover_formats::marker;
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::{Files, Held};
 use crate::sync::Mutex;
@@ -12,6 +14,9 @@ use crate::sync::Mutex;
 /// Format version of the directory as a whole.
 pub(crate) const VERSION: u64 = 1;
 const MARKER: &str = "CUTOVER";
+const META: &str = "meta";
+/// The second copy of the marker, in there, with a checksum.
+const COPY: &str = "marker";
 const LOCK: &str = "LOCK";
 
 /// A directory of the engine's own, through whatever files it was given.
@@ -137,6 +142,19 @@ impl DataDir {
         Ok(Self { dir, lock: Mutex::new(lock) })
     }
 
+    /// Writes the marker or its copy again if one of them is not as it should be.
+    pub(crate) fn mend(&self) -> Result<()> {
+        let meta = self.meta();
+        for (dir, name, text) in
+            [(&meta, COPY, marker::copy(VERSION)), (&self.dir, MARKER, marker::text(VERSION))]
+        {
+            if dir.read(name).ok().flatten().as_deref() != Some(text.as_bytes()) {
+                dir.replace(name, text.as_bytes())?;
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.dir.path
     }
@@ -182,21 +200,32 @@ fn make_missing(dir: &Dir) -> Result<()> {
 
 /// Whether the directory is a whole one of ours (`true`) or one whose making has not come to its end (`false`); anything
 /// else is an error.
+///
+/// The copy of the marker has a checksum, so if it can be read, what it says is true. A program that raises the version writes the copy first.
 fn recognise(dir: &Dir) -> Result<bool> {
     let shown = dir.path.display();
-    let Some(text) = dir.read(MARKER)? else { return only_our_beginnings(dir).map(|()| false) };
-    // What is not text does not say what it should either.
-    let text = String::from_utf8(text).unwrap_or_default();
-    let version = text.trim().strip_prefix("cutover data directory, version ");
-    match version.and_then(|number| number.parse::<u64>().ok()) {
-        Some(VERSION) => Ok(true),
-        Some(newer) if newer > VERSION => Err(Error::new(
+    let text = dir.read(MARKER)?;
+    let copy = dir.join(META).read(COPY).unwrap_or_default();
+    let version = match (&text, copy.and_then(|copy| marker::read_copy(&copy))) {
+        (_, Some(version)) => version,
+        (Some(text), None) => marker::read_text(text).ok_or_else(|| {
+            let message =
+                format!("{shown}/{MARKER} does not say what it should, and neither does {META}/{COPY}");
+            Error::new(ErrorKind::Foreign, message)
+        })?,
+        (None, None) => return only_our_beginnings(dir).map(|()| false),
+    };
+    match version.cmp(&VERSION) {
+        std::cmp::Ordering::Equal => Ok(true),
+        std::cmp::Ordering::Less => {
+            Err(Error::new(ErrorKind::Foreign, format!("{shown}/{MARKER} does not say what it should")))
+        }
+        std::cmp::Ordering::Greater => Err(Error::new(
             ErrorKind::Foreign,
             format!(
-                "{shown} was written by a newer version: its format is {newer}, this program reads {VERSION}"
+                "{shown} was written by a newer version: its format is {version}, this program reads {VERSION}"
             ),
         )),
-        _ => Err(Error::new(ErrorKind::Foreign, format!("{shown}/{MARKER} does not say what it should"))),
     }
 }
 
@@ -225,7 +254,7 @@ fn finish(dir: &Dir) -> Result<()> {
     for inside in ["meta", "stores"] {
         dir.join(inside).make()?;
     }
-    dir.replace(MARKER, format!("cutover data directory, version {VERSION}\n").as_bytes())?;
+    dir.replace(MARKER, marker::text(VERSION).as_bytes())?;
     match dir.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => Dir::new(Arc::clone(&dir.files), parent).sync(),
         None => Ok(()),

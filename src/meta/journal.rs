@@ -1,82 +1,154 @@
-//! A tenant's journal: one line of JSON for each change of its status, for people and programs. The record decides, the journal
-//! only tells; opening mends one that lacks the line which the record names.
+//! A tenant's journal: one line of JSON for each change of its status, for people and programs, and a third copy of the record.
+//!
+//! The record in the slots decides, the journal tells. Each line holds the record after the change, sealed, and is durable *before* the
+//! slots are written; so the journal is never behind them, and when both slots are unreadable its last line gives the record back. A line
+//! whose record did not come to be is cut off again: at once if the write of the slots failed, at opening if a crash came between.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
-use cutover_formats::journal;
+use cutover_formats::journal::{self, Entry};
 use cutover_formats::meta::JournalLine;
 
 use super::dir::Dir;
-use crate::error::{Error, ErrorKind, Result};
-
-/// Most lines that wait for a disk that takes them.
-const MISSING: usize = 1000;
+use crate::error::Result;
 
 /// A journal. No file stays open: a thousand tenants would hold a thousand.
 pub(crate) struct Journal {
     dir: Dir,
     name: String,
-    /// Lines that could not be written, oldest first. The file may end with a part of one.
-    missing: VecDeque<JournalLine>,
+    /// Bytes of the lines whose records came to be. What lies behind them is cut off before the next line.
+    len: usize,
+    /// The length with the line whose record is being written.
+    tried: Option<usize>,
+}
+
+/// A journal as it was found.
+pub(crate) struct Found {
+    dir: Dir,
+    name: String,
+    len: usize,
+    /// By their numbers.
+    entries: BTreeMap<u64, Entry>,
+    /// Pieces that are no lines.
+    unreadable: usize,
+    /// Whether it ends with a whole line.
+    whole: bool,
+}
+
+impl Found {
+    /// Reads the journal of this name; an empty one if there is none. Changes nothing.
+    pub(crate) fn read(dir: &Dir, name: &str) -> Result<Self> {
+        let text = dir.read(name)?.unwrap_or_default();
+        let (mut entries, mut unreadable, mut whole) = (BTreeMap::new(), 0, text.ends_with(b"\n"));
+        for line in journal::lines(&text) {
+            let entry = journal::open(line);
+            whole &= text.ends_with(b"\n") && entry.is_ok();
+            match entry {
+                Ok(entry) => drop(entries.insert(entry.line.seq, entry)),
+                Err(_) => unreadable += 1,
+            }
+        }
+        let (dir, name) = (dir.clone(), name.to_owned());
+        Ok(Self { dir, name, len: text.len(), entries, unreadable, whole })
+    }
+
+    /// The slot of the record after the last change, if the journal is whole and has it.
+    pub(crate) fn last_record(&self) -> Option<&[u8]> {
+        let last = self.entries.values().next_back().filter(|_| self.whole)?;
+        last.record.as_deref()
+    }
+
+    /// Every line that can be read, oldest first.
+    pub(crate) fn into_lines(self) -> Vec<JournalLine> {
+        self.entries.into_values().map(|entry| entry.line).collect()
+    }
+
+    /// Makes the file end with `last`, the line of the record that decides, whose slot is `record`: adds it if it is missing, cuts off
+    /// what comes after it or is torn, and writes damaged lines again. Says, in words, which lines are lost.
+    pub(crate) fn mend(self, last: &JournalLine, record: &[u8]) -> Result<(Journal, Option<String>)> {
+        let Self { dir, name, len, mut entries, unreadable, whole } = self;
+        let before = entries.len();
+        entries.retain(|seq, entry| *seq < last.seq || entry.line == *last);
+        let newest = entries.keys().next_back().copied().unwrap_or(0);
+        let damaged = entries.values().any(|entry| entry.damaged);
+        // A piece behind the last line is one that was being written.
+        let torn = usize::from(!whole && unreadable == 1 && newest + 1 >= last.seq);
+        let missing = missing(&entries, last.seq);
+        let lost = (unreadable > torn || newest + 1 < last.seq) && !missing.is_empty();
+        let mut journal = Journal { dir, name, len, tried: None };
+        if damaged || unreadable > 0 || entries.len() != before || !whole || newest < last.seq {
+            let entry = Entry { line: last.clone(), record: Some(record.to_vec()), damaged: false };
+            entries.insert(last.seq, entry);
+            journal.rewrite(entries.values())?;
+        }
+        Ok((journal, lost.then(|| format!("lines {missing} of the journal could not be read and are lost"))))
+    }
+}
+
+/// The numbers up to `last` that are not there, as `3 to 5, 8`, but the last one, which the record has.
+fn missing(entries: &BTreeMap<u64, Entry>, last: u64) -> String {
+    let mut ranges = Vec::new();
+    let mut next = 1;
+    for there in entries.keys().copied().chain(std::iter::once(last)) {
+        if next < there {
+            let to = there - 1;
+            ranges.push(if next == to { next.to_string() } else { format!("{next} to {to}") });
+        }
+        next = next.max(there.saturating_add(1));
+    }
+    ranges.join(", ")
 }
 
 impl Journal {
-    /// Opens the journal, cuts off a torn last line, and adds `last` if it is missing.
-    pub(crate) fn open(dir: &Dir, name: &str, last: &JournalLine) -> Result<Self> {
-        let mut journal = Self::look(dir, name);
-        journal.missing.push_back(last.clone());
-        journal.catch_up()?;
-        Ok(journal)
+    /// A new journal, still without a line.
+    pub(crate) fn new(dir: &Dir, name: &str) -> Self {
+        Self { dir: dir.clone(), name: name.to_owned(), len: 0, tried: None }
     }
 
-    /// The journal as it is, to be read.
-    pub(crate) fn look(dir: &Dir, name: &str) -> Self {
-        Self { dir: dir.clone(), name: name.to_owned(), missing: VecDeque::new() }
+    /// Adds a line and makes it durable. It counts from [`keep`](Self::keep) on.
+    pub(crate) fn append(&mut self, line: &JournalLine, record: &[u8]) -> Result<()> {
+        // What an earlier try has left.
+        self.cut()?;
+        let text = journal::seal(line, Some(record))? + "\n";
+        self.tried = Some(self.len + text.len());
+        self.dir.append(&self.name, text.as_bytes())?;
+        // The name of a new file.
+        if self.len == 0 { self.dir.sync() } else { Ok(()) }
     }
 
-    /// Adds a line and makes it durable. If that fails, the next one brings it along.
-    pub(crate) fn append(&mut self, line: &JournalLine) -> Result<()> {
-        self.missing.push_back(line.clone());
-        if self.missing.len() > 1 {
-            self.missing.drain(..self.missing.len().saturating_sub(MISSING));
-            return self.catch_up();
-        }
-        self.write()
+    /// The record of the line that was added last came to be.
+    pub(crate) fn keep(&mut self) {
+        self.len = self.tried.take().unwrap_or(self.len);
     }
 
-    /// Cuts off a torn last line and adds what is missing.
-    fn catch_up(&mut self) -> Result<()> {
-        let text = self.dir.read(&self.name)?.unwrap_or_default();
-        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        if whole < text.len() {
-            self.dir.truncate(&self.name, whole)?;
+    /// It did not: the line goes.
+    pub(crate) fn cut(&mut self) -> Result<()> {
+        if self.tried.is_some() {
+            self.dir.truncate(&self.name, self.len)?;
+            self.tried = None;
         }
-        let lines = text.get(..whole).unwrap_or_default().split(|byte| *byte == b'\n');
-        let last = lines.rev().find_map(parse).map_or(0, |line| line.seq);
-        self.missing.retain(|line| line.seq > last);
-        self.write()
-    }
-
-    fn write(&mut self) -> Result<()> {
-        let mut text = String::new();
-        for line in &self.missing {
-            text.push_str(&journal::encode(line)?);
-            text.push('\n');
-        }
-        if !text.is_empty() {
-            self.dir.append(&self.name, text.as_bytes())?;
-        }
-        self.missing.clear();
         Ok(())
     }
 
     /// Every line, oldest first. Lines that cannot be read are left out.
     pub(crate) fn read(&self) -> Result<Vec<JournalLine>> {
-        let text = self.dir.read(&self.name)?.ok_or_else(|| {
-            let shown = self.dir.path().join(&self.name);
-            Error::new(ErrorKind::Io, format!("the journal {} is missing", shown.display()))
-        })?;
-        Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
+        let mut lines = Found::read(&self.dir, &self.name)?.into_lines();
+        if self.tried.is_some() {
+            // Whether its record came to be is not known.
+            lines.pop();
+        }
+        Ok(lines)
+    }
+
+    fn rewrite<'e>(&mut self, entries: impl Iterator<Item = &'e Entry>) -> Result<()> {
+        let mut text = String::new();
+        for entry in entries {
+            text.push_str(&journal::seal(&entry.line, entry.record.as_deref())?);
+            text.push('\n');
+        }
+        self.dir.replace(&self.name, text.as_bytes())?;
+        self.len = text.len();
+        Ok(())
     }
 
     /// Removes it.
@@ -85,19 +157,28 @@ impl Journal {
     }
 }
 
-fn parse(line: &[u8]) -> Option<JournalLine> {
-    journal::decode(line).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::path::Path;
     use std::sync::Arc;
 
-    use cutover_formats::Phase;
+    use cutover_formats::codec::{self, RecordType};
+    use cutover_formats::meta::{Retention, Status, TenantRecord};
+    use cutover_formats::{Phase, StoreId, TenantId};
 
     use super::*;
     use crate::files::SystemFiles;
+
+    const NAME: &str = "j.jsonl";
+
+    fn in_dir(path: &Path) -> Dir {
+        Dir::new(Arc::new(SystemFiles), path.parent().unwrap())
+    }
+
+    fn found(path: &Path) -> Found {
+        Found::read(&in_dir(path), NAME).unwrap()
+    }
 
     fn line(seq: u64) -> JournalLine {
         JournalLine {
@@ -107,45 +188,129 @@ mod tests {
             who: "test".into(),
             from: Phase::Stable,
             to: Phase::PreMigration,
-            why: "because \"quoted\"".into(),
+            why: "because \"quoted\",\"record\":\"0".into(),
+        }
+    }
+
+    fn record(seq: u64) -> Vec<u8> {
+        let record = TenantRecord {
+            id: TenantId(1),
+            name: "acme".into(),
+            deleting: false,
+            status: Status::stable(seq, StoreId(1)),
+            entered_ms: 1,
+            migration: None,
+            last: None,
+            retire: Vec::new(),
+            retention: Retention { instance_ms: 1, key_ms: 1, request_ms: 1 },
+            scopes: Vec::new(),
+            journal: line(seq),
+        };
+        codec::seal_slot(RecordType::Tenant, seq, &record).unwrap()
+    }
+
+    /// A journal of so many lines, and its bytes.
+    fn journal(path: &Path, lines: u64) -> (Journal, Vec<u8>) {
+        let mut journal = Journal::new(&in_dir(path), NAME);
+        for seq in 1..=lines {
+            journal.append(&line(seq), &record(seq)).unwrap();
+            journal.keep();
+        }
+        (journal, fs::read(path).unwrap())
+    }
+
+    /// Thousands of openings, each with its syncs: in memory, if the machine has some to write to, they cost nothing.
+    fn dir() -> tempfile::TempDir {
+        let shm = Path::new("/dev/shm");
+        let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+        dir.unwrap()
+    }
+
+    fn mend(path: &Path, last: u64) -> (Vec<JournalLine>, Option<String>) {
+        let (journal, lost) = found(path).mend(&line(last), &record(last)).unwrap();
+        (journal.read().unwrap(), lost)
+    }
+
+    #[test]
+    fn every_flipped_byte_is_made_good() {
+        let dir = dir();
+        let path = dir.path().join("j.jsonl");
+        let (_, whole) = journal(&path, 3);
+        for at in 0..whole.len() {
+            for flip in [1_u8, 2, 0x20, 0x80, 0xFF, whole[at] ^ b'\n', whole[at] ^ b'"'] {
+                let mut bytes = whole.clone();
+                bytes[at] ^= flip;
+                fs::write(&path, &bytes).unwrap();
+                let (lines, lost) = mend(&path, 3);
+                assert_eq!(lines, [line(1), line(2), line(3)], "byte {at} flipped by {flip:#x}");
+                assert_eq!(lost, None, "byte {at} flipped by {flip:#x}");
+                let found = found(&path);
+                assert!(found.whole && found.entries.values().all(|entry| !entry.damaged), "and mended");
+                assert!(flip == 0 || fs::read(&path).unwrap() != bytes, "byte {at} flipped by {flip:#x}");
+            }
         }
     }
 
     #[test]
-    fn a_missing_or_torn_last_line_is_mended() {
-        let home = tempfile::tempdir().unwrap();
-        let (dir, path) = (Dir::new(Arc::new(SystemFiles), home.path()), home.path().join("j.jsonl"));
-        let mut journal = Journal::open(&dir, "j.jsonl", &line(1)).unwrap();
-        journal.append(&line(2)).unwrap();
-        drop(journal);
-        let whole = fs::read(&path).unwrap();
-        for cut in 0..=whole.len() {
+    fn every_cut_is_seen_and_what_is_lost_is_said() {
+        let dir = dir();
+        let path = dir.path().join("j.jsonl");
+        let (_, whole) = journal(&path, 3);
+        let ends: Vec<usize> = (0..whole.len()).filter(|at| whole[*at] == b'\n').map(|at| at + 1).collect();
+        for cut in 0..whole.len() {
             fs::write(&path, &whole[..cut]).unwrap();
-            let lines = Journal::open(&dir, "j.jsonl", &line(2)).unwrap().read().unwrap();
-            assert_eq!(lines.last(), Some(&line(2)), "cut at {cut}");
-            assert!(lines.len() <= 2);
+            let (lines, lost) = mend(&path, 3);
+            assert_eq!(lines.last(), Some(&line(3)), "cut at {cut}");
+            // A line is whole without its line break, and without the brace and the quote that end it its fields are.
+            let there = ends.iter().filter(|end| cut + 1 >= **end).count();
+            let expected = match there {
+                0 if lines.len() == 1 => Some("1 to 2"),
+                0 | 1 if lines.len() == 2 => Some("2"),
+                _ => None,
+            };
+            let expected =
+                expected.map(|lines| format!("lines {lines} of the journal could not be read and are lost"));
+            assert_eq!(lost, expected, "cut at {cut}");
         }
     }
 
-    /// A directory in the file's place stands for a disk that takes no writes.
     #[test]
-    fn lines_that_could_not_be_written_come_with_the_next_one() {
-        let home = tempfile::tempdir().unwrap();
-        let (dir, path) = (Dir::new(Arc::new(SystemFiles), home.path()), home.path().join("j.jsonl"));
-        let mut journal = Journal::open(&dir, "j.jsonl", &line(1)).unwrap();
-        let mut text = fs::read(&path).unwrap();
-        fs::remove_file(&path).unwrap();
-        fs::create_dir(&path).unwrap();
-        assert!(journal.append(&line(2)).is_err());
-        assert!(journal.append(&line(3)).is_err());
-        fs::remove_dir(&path).unwrap();
-        // What a full disk leaves of the second line.
-        text.extend(b"{\"epoch\":2,");
-        fs::write(&path, &text).unwrap();
-        journal.append(&line(4)).unwrap();
-        journal.append(&line(5)).unwrap();
-        let seqs: Vec<u64> = journal.read().unwrap().iter().map(|line| line.seq).collect();
-        assert_eq!(seqs, [1, 2, 3, 4, 5]);
-        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 5, "and nothing torn is left");
+    fn a_line_whose_record_did_not_come_to_be_goes() {
+        let dir = dir();
+        let path = dir.path().join("j.jsonl");
+        let (mut journal, whole) = journal(&path, 2);
+        journal.append(&line(3), &record(3)).unwrap();
+        assert_eq!(journal.read().unwrap().len(), 2, "not yet");
+        journal.cut().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), whole);
+        journal.append(&line(3), &record(3)).unwrap();
+        // A crash here: the slots still say 2.
+        assert_eq!(mend(&path, 2), (vec![line(1), line(2)], None));
+        assert_eq!(fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn the_last_record_is_given_back_by_a_whole_journal_only() {
+        let dir = dir();
+        let path = dir.path().join("j.jsonl");
+        let (_, whole) = journal(&path, 2);
+        assert_eq!(found(&path).last_record(), Some(&record(2)[..]));
+        let end = whole.len() - 1;
+        fs::write(&path, &whole[..end]).unwrap();
+        assert_eq!(found(&path).last_record(), None, "there may have been more");
+        fs::write(&path, [&whole[..], b"garbage\n"].concat()).unwrap();
+        assert_eq!(found(&path).last_record(), None);
+    }
+
+    #[test]
+    fn lines_of_earlier_versions_have_no_seal() {
+        let dir = dir();
+        let path = dir.path().join("j.jsonl");
+        let text: Vec<String> = (1..=2).map(|seq| journal::encode(&line(seq)).unwrap() + "\n").collect();
+        fs::write(&path, text.concat()).unwrap();
+        assert_eq!(found(&path).last_record(), None);
+        assert_eq!(mend(&path, 2), (vec![line(1), line(2)], None));
+        assert_eq!(fs::read_to_string(&path).unwrap(), text.concat(), "nothing to mend");
+        assert_eq!(mend(&path, 3), (vec![line(1), line(2), line(3)], None));
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! CUTOVER            what this directory is, and its format version
 //! LOCK               held by the engine that has it open
+//! meta/marker        the first file again, with a checksum
 //! meta/engine.{a,b}  incarnation and clock
 //! meta/catalog.{a,b} every store that ever was
 //! meta/tenant-N.{a,b}  name and status of tenant N

@@ -22,26 +22,53 @@ pub(crate) struct Slots<T> {
     counter: u64,
     /// A write failed: what is on disk is unknown until it is read again.
     doubtful: bool,
+    /// What was read and is not in both.
+    unmended: Option<Vec<u8>>,
     record: PhantomData<T>,
 }
 
 impl<T: Serialize + DeserializeOwned> Slots<T> {
-    /// Slots `<stem>.a` and `<stem>.b` in `dir`, and what they hold: `None` if neither exists.
+    /// Slots `<stem>.a` and `<stem>.b` in `dir`, and what they hold: `None` if neither exists. Changes nothing: see [`mend`](Self::mend).
     pub(crate) fn open(dir: &Dir, stem: &str, kind: RecordType) -> Result<(Self, Option<T>)> {
         let mut slots = Self::of(dir, stem, kind);
-        let record = slots.read_back()?;
+        let record = slots.read()?;
         Ok((slots, record))
+    }
+
+    /// Slots of which both are lost or unreadable, as `bytes`, which an earlier [`seal`](Self::seal) gave, says that they were.
+    pub(crate) fn restored(dir: &Dir, stem: &str, kind: RecordType, bytes: &[u8]) -> Result<(Self, T)> {
+        let mut slots = Self::of(dir, stem, kind);
+        let (counter, record) = codec::open_slot(kind, bytes).map_err(|err| slots.unreadable(0, err))?;
+        (slots.counter, slots.unmended) = (counter, Some(bytes.to_vec()));
+        Ok((slots, record))
+    }
+
+    /// Makes sure that both slots hold what was read.
+    pub(crate) fn mend(&mut self) -> Result<()> {
+        let Some(bytes) = &self.unmended else { return Ok(()) };
+        for name in self.in_turn(self.counter + 1) {
+            self.dir.replace(name, bytes)?;
+        }
+        self.unmended = None;
+        Ok(())
     }
 
     /// What the slots of `<stem>` hold, for whoever only looks: nothing is mended.
     pub(crate) fn look(dir: &Dir, stem: &str, kind: RecordType) -> Result<Option<T>> {
-        let slots = Self::of(dir, stem, kind);
-        Ok(slots.latest()?.map(|latest| latest.record))
+        Ok(Self::open(dir, stem, kind)?.1)
     }
 
     fn of(dir: &Dir, stem: &str, kind: RecordType) -> Self {
         let names = [format!("{stem}.a"), format!("{stem}.b")];
-        Self { dir: dir.clone(), names, kind, counter: 0, doubtful: false, record: PhantomData }
+        Self {
+            dir: dir.clone(),
+            names,
+            kind,
+            counter: 0,
+            doubtful: false,
+            unmended: None,
+            record: PhantomData,
+        }
     }
 
     /// Makes `record` durable in both slots. Returns what had been found there, if an earlier write had failed and
@@ -50,15 +77,32 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         if let Some(found) = self.settle()? {
             return Ok(Some(found));
         }
+        let bytes = self.seal(record)?;
+        self.write_sealed(&bytes)?;
+        Ok(None)
+    }
+
+    /// The bytes of both slots after the next write of this record.
+    pub(crate) fn seal(&self, record: &T) -> Result<Vec<u8>> {
+        Ok(codec::seal_slot(self.kind, self.counter + 1, record)?)
+    }
+
+    /// The bytes of both slots as they are, with this record.
+    pub(crate) fn sealed(&self, record: &T) -> Result<Vec<u8>> {
+        Ok(codec::seal_slot(self.kind, self.counter, record)?)
+    }
+
+    /// Makes what [`seal`](Self::seal) gave durable in both slots. No earlier write is in doubt.
+    pub(crate) fn write_sealed(&mut self, bytes: &[u8]) -> Result<()> {
+        self.mend()?;
         let counter = self.counter + 1;
-        let bytes = codec::seal_slot(self.kind, counter, record)?;
         self.doubtful = true;
         for name in self.in_turn(counter) {
-            self.dir.replace(name, &bytes)?;
+            self.dir.replace(name, bytes)?;
         }
         self.doubtful = false;
         self.counter = counter;
-        Ok(None)
+        Ok(())
     }
 
     /// After a failed write: reads what is there. Returns it if that write turns out to have happened after all.
@@ -67,7 +111,8 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
             return Ok(None);
         }
         let before = self.counter;
-        let found = self.read_back()?;
+        let found = self.read()?;
+        self.mend()?;
         self.doubtful = false;
         Ok(found.filter(|_| self.counter != before))
     }
@@ -83,14 +128,10 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         if counter.is_multiple_of(2) { [a, b] } else { [b, a] }
     }
 
-    /// Reads both, takes the later one and makes sure that both hold it.
-    fn read_back(&mut self) -> Result<Option<T>> {
+    /// Reads both and takes the later one.
+    fn read(&mut self) -> Result<Option<T>> {
         let Some(latest) = self.latest()? else { return Ok(None) };
-        if !latest.in_both {
-            for name in self.in_turn(latest.counter + 1) {
-                self.dir.replace(name, &latest.bytes)?;
-            }
-        }
+        self.unmended = (!latest.in_both).then_some(latest.bytes);
         self.counter = latest.counter;
         Ok(Some(latest.record))
     }
@@ -98,7 +139,7 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
     /// Reads both and takes the later one. A slot of a newer version is not one that damage has made: its checksum is right. What
     /// it holds may be later than the other, so the other does not stand in for it.
     fn latest(&self) -> Result<Option<Latest<T>>> {
-        let [a, b] = [self.read(&self.names[0])?, self.read(&self.names[1])?];
+        let [a, b] = [self.read_slot(&self.names[0])?, self.read_slot(&self.names[1])?];
         let in_both = matches!((&a, &b), (Slot::Good(one, ..), Slot::Good(other, ..)) if one == other);
         let (counter, record, bytes) = match (a, b) {
             (Slot::Missing, Slot::Missing) => return Ok(None),
@@ -108,10 +149,15 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
             (_, Slot::Good(counter, record, bytes)) | (Slot::Good(counter, record, bytes), _) => {
                 (counter, record, bytes)
             }
-            (Slot::Bad(err), _) => return Err(self.unreadable(0, err)),
-            (_, Slot::Bad(err)) => return Err(self.unreadable(1, err)),
+            (Slot::Bad(err), _) => return Err(self.unreadable(0, err).context(self.both_lost())),
+            (_, Slot::Bad(err)) => return Err(self.unreadable(1, err).context(self.both_lost())),
         };
         Ok(Some(Latest { counter, record, bytes, in_both }))
+    }
+
+    fn both_lost(&self) -> String {
+        let [a, b] = &self.names;
+        format!("neither {a} nor {b} in {} can be read", self.dir.path().display())
     }
 
     fn unreadable(&self, slot: usize, err: FormatError) -> Error {
@@ -123,7 +169,7 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         Error::with_source(kind, path.display().to_string(), err)
     }
 
-    fn read(&self, name: &str) -> Result<Slot<T>> {
+    fn read_slot(&self, name: &str) -> Result<Slot<T>> {
         let Some(bytes) = self.dir.read(name)? else { return Ok(Slot::Missing) };
         Ok(match codec::open_slot(self.kind, &bytes) {
             Ok((counter, record)) => Slot::Good(counter, record, bytes),
@@ -168,7 +214,9 @@ mod tests {
     }
 
     fn open(path: &Path) -> Result<(Engine, Option<EngineRecord>)> {
-        Engine::open(&system(path), "engine", RecordType::Engine)
+        let (mut slots, record) = Engine::open(&system(path), "engine", RecordType::Engine)?;
+        slots.mend()?;
+        Ok((slots, record))
     }
 
     #[test]

@@ -26,6 +26,8 @@ pub(crate) struct Facts {
     pub(crate) hold_complete: bool,
     /// The store that is being left holds nothing of this tenant but definitions.
     pub(crate) drained: bool,
+    /// A definition is set aside because it cannot be read in either store.
+    pub(crate) unreadable: bool,
     /// What is in it is given up.
     pub(crate) abandon: bool,
 }
@@ -41,6 +43,8 @@ pub(crate) enum Next {
     Copy,
     /// Compare both stores.
     Verify,
+    /// Somebody has to retry or drop definitions that cannot be read.
+    Quarantine,
     /// The store that is being left has to drain.
     Drain,
     /// The shortest time in this phase has to pass.
@@ -75,6 +79,11 @@ pub(crate) fn decide(facts: &Facts) -> Next {
     let abandon = facts.abandon && ready == Move::Complete;
     if !facts.verified && !abandon {
         return Next::Verify;
+    }
+    // Nothing is lost by going back: what cannot be read is lost in both stores.
+    let forward = ready == Move::Complete || (ready, facts.phase) == (Move::Switch, Phase::PreMigration);
+    if facts.unreadable && forward && !abandon {
+        return Next::Quarantine;
     }
     match ready {
         Move::Complete if !facts.drained && !abandon => Next::Drain,
@@ -116,6 +125,7 @@ mod tests {
         hold_switch: false,
         hold_complete: false,
         drained: true,
+        unreadable: false,
         abandon: false,
     };
 
@@ -147,7 +157,7 @@ mod tests {
     fn no_combination_of_facts_skips_a_condition() {
         let both = [false, true];
         let mut combinations = 0;
-        for bits in 0..1_u32 << 9 {
+        for bits in 0..1_u32 << 10 {
             for phase in Phase::ALL {
                 for goal in [Role::Initial, Role::Target] {
                     let bit = |n: u32| both[(bits >> n & 1) as usize];
@@ -163,6 +173,7 @@ mod tests {
                         hold_complete: bit(6),
                         drained: bit(7),
                         abandon: bit(8),
+                        unreadable: bit(9),
                     };
                     combinations += 1;
                     let Next::Move(made) = decide(&facts) else { continue };
@@ -175,13 +186,14 @@ mod tests {
                     }
                     if made == Move::Complete {
                         assert!((facts.drained || facts.abandon) && !facts.hold_complete, "{facts:?}");
+                        assert!(!facts.unreadable || facts.abandon, "{facts:?}");
                     }
                     if made == Move::Switch && phase == Phase::PreMigration {
-                        assert!(facts.copied && !facts.hold_switch, "{facts:?}");
+                        assert!(facts.copied && !facts.hold_switch && !facts.unreadable, "{facts:?}");
                     }
                 }
             }
         }
-        assert_eq!(combinations, 512 * 14);
+        assert_eq!(combinations, 1024 * 14);
     }
 }

@@ -14,8 +14,8 @@ use crate::shared::Thread;
 use crate::status::{Holder, Waiting};
 use crate::store::space::Space;
 use crate::sync::atomic::Ordering;
-use crate::tenant::Inner;
 use crate::tenant::control::Control;
+use crate::tenant::{Inner, describe};
 
 /// How long one step waits for pins before it turns to other tenants.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -37,7 +37,9 @@ pub(crate) fn step(tenant: &Inner) -> Option<Duration> {
     // Whoever has it may hang in a store, and other tenants wait for this thread.
     let Some(mut control) = tenant.control.try_lock_for(SHORT) else { return Some(DRAIN) };
     let next = step_locked(tenant, &mut control);
-    *tenant.shown.lock() = control.shown(String::new());
+    let mut shown = tenant.shown.lock();
+    *shown = control.shown(String::new(), shown.quarantined);
+    drop(shown);
     next
 }
 
@@ -85,7 +87,7 @@ fn try_step(tenant: &Inner, control: &mut Control) -> Result<Option<Duration>> {
         }
         Next::Drain => Ok(Some(if tenant.carry_requests()? { Duration::ZERO } else { DRAIN })),
         Next::Dwell => Ok(Some(dwell_left(tenant, control))),
-        Next::Wait | Next::Hold | Next::Rest => Ok(None),
+        Next::Wait | Next::Hold | Next::Rest | Next::Quarantine => Ok(None),
     }
 }
 
@@ -110,6 +112,7 @@ pub(crate) fn facts(tenant: &Inner, control: &Control) -> Result<Facts> {
         hold_switch: migration.is_some_and(|migration| migration.hold_switch),
         hold_complete: migration.is_some_and(|migration| migration.hold_complete),
         drained,
+        unreadable: phase != Phase::Stable && !abandon && tenant.has_unreadable_definitions()?,
         abandon,
     })
 }
@@ -134,10 +137,12 @@ fn blockers(tenant: &Inner, control: &Control, most: usize) -> Result<Vec<String
             after = Some(row);
         }
     }
-    if found.len() < most
-        && let Some(row) = space.first(tenant.id, Prefix::Replaces)?
-    {
-        found.push(describe(&row));
+    for notes in [Prefix::Replaces, Prefix::Quarantined] {
+        if found.len() < most
+            && let Some(row) = space.first(tenant.id, notes)?
+        {
+            found.push(describe(&row));
+        }
     }
     Ok(found)
 }
@@ -154,19 +159,6 @@ fn first_after(
         Ok(std::ops::ControlFlow::Break(()))
     })?;
     Ok(first)
-}
-
-fn describe(row: &RowId<'_>) -> String {
-    match row {
-        RowId::Instance { id } | RowId::Input { id } | RowId::Output { id } => format!("instance {id}"),
-        RowId::Key { scope, key } => format!("key {:?} in scope {scope:?}", String::from_utf8_lossy(key)),
-        RowId::Request { id } => format!("request {:?}", String::from_utf8_lossy(id)),
-        RowId::Step { instance, step } => format!("step {step:?} of instance {instance}"),
-        RowId::Ready { instance, step, .. } => format!("ready step {step:?} of instance {instance}"),
-        RowId::Expiry { at_ms, .. } => format!("a deadline at {at_ms} ms"),
-        RowId::Note(_) => "an intent to finish".to_owned(),
-        RowId::Definition { name, version } => format!("definition {name:?} version {version}"),
-    }
 }
 
 /// What a migration waits for, in words.
@@ -189,6 +181,7 @@ pub(crate) fn waiting_for(tenant: &Inner, control: &Control) -> String {
             let left = left_in(tenant, control).unwrap_or_default();
             format!("the store that is left to drain: {}", left.join("; "))
         }
+        Next::Quarantine => unreadable(tenant),
         Next::Dwell => "the dwell of the phase to pass".to_owned(),
         Next::Hold => "being released".to_owned(),
     }
@@ -211,12 +204,24 @@ pub(crate) fn slow(tenant: &Inner) -> Vec<String> {
     }
 }
 
+/// The definitions that cannot be read, in words.
+pub(crate) fn unreadable(tenant: &Inner) -> String {
+    const NAMED: usize = 5;
+    let listed = tenant.quarantine().unwrap_or_default();
+    let of_definitions = listed.iter().filter(|entry| entry.family == Family::Definitions);
+    let whats: Vec<&str> = of_definitions.map(|entry| entry.what.as_str()).collect();
+    let more = whats.len().saturating_sub(NAMED);
+    let named: Vec<&str> = whats.into_iter().take(NAMED).collect();
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("definitions that cannot be read to be retried or dropped: {}{more}", named.join("; "))
+}
+
 fn dwell_left(tenant: &Inner, control: &Control) -> Duration {
     let record = control.record();
     let at = Phase::ALL.iter().position(|phase| *phase == record.status.phase);
     let dwell = record.migration.as_ref().zip(at).and_then(|(migration, at)| migration.dwell_ms.get(at));
     let until = record.entered_ms.saturating_add(dwell.copied().unwrap_or(0));
-    Duration::from_millis(until.saturating_sub(tenant.shared.now_ms()))
+    Duration::from_millis(until.saturating_sub(tenant.shared.clock.peek_ms()))
 }
 
 /// Waits a little for everybody who acted on an earlier status. Says whether that is over.

@@ -24,6 +24,7 @@ use crate::shared::Thread;
 use crate::sync::{Instant, thread};
 use crate::tenant::Tenant;
 use crate::tenant::control::{Control, CopyProgress};
+use crate::tenant::quarantine::{Quarantined, Retried};
 
 /// How a migration goes. Durable with the migration.
 #[derive(Debug, Clone, Default)]
@@ -96,6 +97,8 @@ pub struct Progress {
     pub slow: Vec<String>,
     /// What stands in its way, if something does.
     pub error: Option<String>,
+    /// Rows that cannot be read and were set aside; see [`Migration::quarantine`].
+    pub quarantined: u64,
     /// The moves that are legal now.
     pub legal: Vec<Move>,
     /// How the last migration ended.
@@ -251,6 +254,63 @@ impl Migration {
         self.change(&format!("rate {bytes_a_second} bytes/s"), |migration| migration.rate = bytes_a_second)
     }
 
+    /// Rows that cannot be read, in either store: damaged beyond what the other store has of them. They were set aside with a reason and
+    /// kept nobody else from being copied, collected or worked on. A definition among them holds the switch and the end of
+    /// the migration back; anything among them that is in the store that is being left holds back that it is given up. Also for a tenant that
+    /// does not migrate.
+    ///
+    /// # Errors
+    /// If a store cannot be read at all.
+    pub fn quarantine(&self) -> Result<Vec<Quarantined>> {
+        self.tenant.0.quarantine()
+    }
+
+    /// Looks once more at everything that was set aside. What can be read again is taken back, and so is a definition that the other store
+    /// has; both stores are compared again then. Durable when it returns.
+    ///
+    /// # Errors
+    /// If a store fails in another way than by being damaged.
+    pub fn retry(&self) -> Result<Retried> {
+        let tenant = &*self.tenant.0;
+        tenant.shared.check()?;
+        let mut control = tenant.control.lock();
+        control.check_exists()?;
+        let retried = tenant.retry_quarantined()?;
+        if retried.readable > 0 {
+            control.drive.verified = false;
+            let why = format!("{} rows that had been set aside can be read again", retried.readable);
+            transition::persist(tenant, &mut control, "operator", &why, |_| {})?;
+        }
+        Ok(retried)
+    }
+
+    /// Gives up what an entry of [`quarantine`](Self::quarantine) stands for: it is removed from its store, for the reason given, which the
+    /// journal tells from then on. A definition may be defined anew afterwards. An instance goes with its steps and its key;
+    /// the key of a live instance is not lost but written again. Durable when it returns.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) without a reason, [`NotFound`](ErrorKind::NotFound) if the entry is not there any more.
+    pub fn drop_quarantined(&self, entry: &Quarantined, reason: &str) -> Result<()> {
+        if reason.is_empty() {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "what is dropped is dropped for a reason: say which",
+            ));
+        }
+        let tenant = &*self.tenant.0;
+        tenant.shared.check()?;
+        let mut control = tenant.control.lock();
+        control.check_exists()?;
+        tenant.find_quarantined(entry)?;
+        // The journal first: nothing goes without a trace.
+        let why = format!("dropped: {}; because: {reason}", entry.what);
+        transition::persist(tenant, &mut control, "operator", &why, |_| {})?;
+        tenant.drop_quarantined(entry)?;
+        control.drive.verified = false;
+        tenant.shared.wake(Thread::Replicator);
+        Ok(())
+    }
+
     /// Where it is.
     #[must_use]
     pub fn progress(&self) -> Progress {
@@ -262,7 +322,12 @@ impl Migration {
             false => None,
         };
         let (status, shown) = match &control {
-            Some(control) => (control.record().status, control.shown(driver::waiting_for(tenant, control))),
+            Some(control) => {
+                let waiting_for = driver::waiting_for(tenant, control);
+                let shown = control.shown(waiting_for, tenant.count_quarantined().unwrap_or(0));
+                tenant.shown.lock().quarantined = shown.quarantined;
+                (control.record().status, shown)
+            }
             None => {
                 let mut shown = tenant.shown.lock().clone();
                 shown.waiting_for =
@@ -278,6 +343,7 @@ impl Migration {
             waiting_for: shown.waiting_for,
             slow,
             error: shown.error,
+            quarantined: shown.quarantined,
             legal: phase::legal(status.phase),
             last: shown.last,
         }
@@ -351,6 +417,7 @@ impl Migration {
             Next::Copy => Err(in_the_way(&control, wanted, "definitions are still being copied")),
             Next::Verify => Err(in_the_way(&control, wanted, "the stores are still being compared")),
             Next::Wait => Err(in_the_way(&control, wanted, &driver::waiting_for(tenant, &control))),
+            Next::Quarantine => Err(in_the_way(&control, wanted, &driver::unreadable(tenant))),
             _ => Err(in_the_way(&control, wanted, "it works towards the other store")),
         }
     }

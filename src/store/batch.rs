@@ -78,6 +78,16 @@ impl Batch {
         self.delete_with(family, |out| out.extend_from_slice(key));
     }
 
+    /// Adds all of `later` behind what is here.
+    pub fn append(&mut self, later: &Self) {
+        for change in later.changes() {
+            match change {
+                Change::Put(family, key, value) => self.put(family, key, value),
+                Change::Delete(family, key) => self.delete(family, key),
+            }
+        }
+    }
+
     /// The changes, in order.
     pub fn changes(&self) -> impl Iterator<Item = Change<'_>> {
         self.changes.iter().map(|entry| {

@@ -1,13 +1,17 @@
 //! A store with its layout: rows in and out instead of bytes.
 
+mod survey;
+
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use cutover_formats::record::{
-    DefinitionRecord, InstanceRecord, KeyRecord, Marker, NoteRecord, PayloadRecord, RequestRecord, StepRecord,
+    DefinitionRecord, InstanceRecord, KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord,
+    RequestRecord, StepRecord,
 };
 use cutover_formats::{Family, FormatError, Layout, Prefix, Record, RowId, StoreId, TenantId};
 
+pub(crate) use self::survey::Damage;
 use super::closed::{Closed, Failure};
 use super::{Batch, Change, Store, Write, prefix_end};
 use crate::error::{Error, ErrorKind, Result};
@@ -29,6 +33,11 @@ impl Changes {
 
     pub(crate) fn delete(&mut self, id: RowId<'static>) {
         self.0.push((id, None));
+    }
+
+    /// The removal of one row.
+    pub(crate) fn removal(id: RowId<'static>) -> Self {
+        Self(vec![(id, None)])
     }
 
     /// Adds all of `later` behind what is here; of two changes of one row the later one wins.
@@ -182,6 +191,7 @@ impl Space {
         payload: Payload(PayloadRecord),
         step: Step(StepRecord),
         note: Note(NoteRecord),
+        quarantined: Quarantine(QuarantineRecord),
     }
 
     /// Applies `changes` together.
@@ -268,13 +278,7 @@ impl Space {
         mut visit: impl FnMut(RowId<'static>, &[u8]) -> Result<ControlFlow<()>>,
     ) -> Result<()> {
         let family = prefix.family();
-        let (mut from, to) = self.bounds(tenant, prefix);
-        if let Some(after) = after {
-            from.clear();
-            self.layout.key(tenant, after, &mut from);
-            // The first key behind this one.
-            from.push(0);
-        }
+        let (from, to) = self.bounds_after(tenant, prefix, after);
         let mut failure = None;
         let scanned = self.store.scan(family, &from, &to, &mut |key, value| {
             let seen = match self.layout.read_key(family, key) {
@@ -286,7 +290,7 @@ impl Space {
                 ControlFlow::Break(())
             })
         });
-        scanned.map_err(|err| self.unread(err))?;
+        scanned.map_err(|err| self.failed(family, self.unread(err)))?;
         failure.map_or(Ok(()), Err)
     }
 
@@ -319,10 +323,15 @@ impl Space {
         Ok(())
     }
 
+    /// Whether there is such a row; an error if it does not decode.
+    pub(crate) fn decodes(&self, tenant: TenantId, id: &RowId<'_>) -> Result<bool> {
+        self.read(tenant, id).map(|found| found.is_some())
+    }
+
     fn read(&self, tenant: TenantId, id: &RowId<'_>) -> Result<Option<Record>> {
         let mut key = Vec::with_capacity(64);
         self.layout.key(tenant, id, &mut key);
-        match self.store.get(id.family(), &key).map_err(|err| self.unread(err))? {
+        match self.store.get(id.family(), &key).map_err(|err| self.failed_at(id, self.unread(err)))? {
             Some(value) => {
                 self.layout.read_value(id, &value).map(Some).map_err(|err| self.unreadable(id, err))
             }
@@ -335,6 +344,31 @@ impl Space {
         self.layout.prefix(tenant, &prefix, &mut from);
         let to = prefix_end(&from);
         (from, to)
+    }
+
+    fn bounds_after(
+        &self,
+        tenant: TenantId,
+        prefix: Prefix<'_>,
+        after: Option<&RowId<'_>>,
+    ) -> (Vec<u8>, Vec<u8>) {
+        let (mut from, to) = self.bounds(tenant, prefix);
+        if let Some(after) = after {
+            from.clear();
+            self.layout.key(tenant, after, &mut from);
+            // The first key behind this one.
+            from.push(0);
+        }
+        (from, to)
+    }
+
+    /// What the store reported, with the place where it did.
+    fn failed(&self, family: Family, err: Error) -> Error {
+        err.context(format!("{} ({}), family {}", self.id, self.driver, family.name()))
+    }
+
+    fn failed_at(&self, id: &RowId<'_>, err: Error) -> Error {
+        err.context(format!("{} ({}), family {}, row {id:?}", self.id, self.driver, id.family().name()))
     }
 
     fn unreadable(&self, id: &RowId<'_>, err: FormatError) -> Error {

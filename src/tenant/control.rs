@@ -11,7 +11,7 @@ use cutover_formats::{Phase, Role, TenantId};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::dir::Dir;
-use crate::meta::journal::Journal;
+use crate::meta::journal::{Found, Journal};
 use crate::meta::slot::Slots;
 use crate::status::Wait;
 use crate::sync::Instant;
@@ -24,6 +24,15 @@ pub(crate) struct Control {
     /// The highest epoch that was ever tried to be written.
     epoch: u64,
     pub(crate) drive: Drive,
+}
+
+/// A control as it was read: nothing is changed before all of the metadata was read.
+pub(crate) struct Unmended {
+    record: TenantRecord,
+    slots: Slots<TenantRecord>,
+    journal: Found,
+    /// The record is the journal's, because neither slot could be read.
+    restored: bool,
 }
 
 /// What this process has found out in the present phase. Gone after a restart, and found out again.
@@ -58,6 +67,8 @@ pub(crate) struct Shown {
     pub(crate) copy: CopyProgress,
     pub(crate) error: Option<String>,
     pub(crate) waiting_for: String,
+    /// As counted last.
+    pub(crate) quarantined: u64,
 }
 
 impl Drive {
@@ -90,17 +101,47 @@ pub struct CopyProgress {
 }
 
 impl Control {
-    /// The control of a tenant that exists, from its files.
-    pub(crate) fn open(meta: &Dir, id: TenantId) -> Result<Option<Self>> {
-        let (slots, record) = Slots::<TenantRecord>::open(meta, &stem(id), RecordType::Tenant)?;
-        let Some(record) = record else { return Ok(None) };
+    /// The control of a tenant that exists, from its files: the record of its slots or, if neither can be read, of its journal. Changes
+    /// nothing.
+    pub(crate) fn read(meta: &Dir, id: TenantId) -> Result<Option<Unmended>> {
+        let journal = Found::read(meta, &journal_name(id))?;
+        let (slots, record, restored) = match Slots::<TenantRecord>::open(meta, &stem(id), RecordType::Tenant)
+        {
+            Ok((slots, Some(record))) => (slots, record, false),
+            Err(err) if err.kind() != ErrorKind::Corrupt => return Err(err),
+            lost => {
+                let Some(bytes) = journal.last_record() else {
+                    return match lost {
+                        Ok(_) => Ok(None),
+                        Err(err) => Err(err.context(format!(
+                            "reading the record of {id}, which its journal does not give back either"
+                        ))),
+                    };
+                };
+                let (slots, record) = Slots::restored(meta, &stem(id), RecordType::Tenant, bytes)?;
+                (slots, record, true)
+            }
+        };
         if record.id != id {
             let message = format!("the files of {id} say that they are those of {}", record.id);
             return Err(Error::new(ErrorKind::Corrupt, message));
         }
-        let journal = Journal::open(meta, &journal_name(id), &record.journal)?;
+        Ok(Some(Unmended { record, slots, journal, restored }))
+    }
+
+    /// Makes the files good. Says, in words, what could not be, or was only just.
+    pub(crate) fn mend(unmended: Unmended) -> Result<(Self, Vec<String>)> {
+        let Unmended { record, mut slots, journal, restored } = unmended;
+        slots.mend()?;
+        let (journal, lost) = journal.mend(&record.journal, &slots.sealed(&record)?)?;
+        let mut said: Vec<String> = lost.into_iter().collect();
+        if restored {
+            said.push(
+                "neither slot of the record could be read; it was restored from the journal".to_owned(),
+            );
+        }
         let epoch = record.status.epoch;
-        Ok(Some(Self { record, slots, journal, epoch, drive: Drive::default() }))
+        Ok((Self { record, slots, journal, epoch, drive: Drive::default() }, said))
     }
 
     /// The control of a new tenant. Durable when it returns.
@@ -109,8 +150,11 @@ impl Control {
         if found.is_some() {
             return Err(Error::new(ErrorKind::Corrupt, format!("there are files of {} already", record.id)));
         }
-        slots.write(&record)?;
-        let journal = Journal::open(meta, &journal_name(record.id), &record.journal)?;
+        let bytes = slots.seal(&record)?;
+        let mut journal = Journal::new(meta, &journal_name(record.id));
+        journal.append(&record.journal, &bytes)?;
+        slots.write_sealed(&bytes)?;
+        journal.keep();
         let epoch = record.status.epoch;
         Ok(Self { record, slots, journal, epoch, drive: Drive { waited: true, ..Drive::default() } })
     }
@@ -119,7 +163,7 @@ impl Control {
         &self.record
     }
 
-    pub(crate) fn shown(&self, waiting_for: String) -> Shown {
+    pub(crate) fn shown(&self, waiting_for: String, quarantined: u64) -> Shown {
         let migration = self.record.migration.as_ref();
         Shown {
             goal: migration.map_or(Role::Initial, |migration| migration.goal),
@@ -128,6 +172,7 @@ impl Control {
             copy: self.drive.copy,
             error: self.drive.error.clone(),
             waiting_for,
+            quarantined,
         }
     }
 
@@ -145,7 +190,7 @@ impl Control {
         Err(Error::new(ErrorKind::NotFound, format!("the tenant {:?} was deleted", self.record.name)))
     }
 
-    /// Makes a changed record durable in both slots, then tells the journal. If an earlier write had failed and turns out to have
+    /// Makes a changed record durable, in the journal and then in both slots, which decide. If an earlier write had failed and turns out to have
     /// happened after all, this one does not: the record is then as it was found, and the caller looks again. A record that says
     /// "deleted" is the last one: whoever still holds the tenant must not bring its files back.
     pub(crate) fn persist(
@@ -156,6 +201,10 @@ impl Control {
         change: impl FnOnce(&mut TenantRecord),
     ) -> Result<()> {
         self.check_exists()?;
+        if self.settle()? {
+            let message = "the status was read again after a failed write; look at it and try again";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         let mut record = self.record.clone();
         let from = record.status.phase;
         change(&mut record);
@@ -168,27 +217,29 @@ impl Control {
             to: record.status.phase,
             why: why.to_owned(),
         };
-        match self.slots.write(&record)? {
-            None => self.record = record,
-            Some(found) => {
-                self.record = found;
-                let message = "the status was read again after a failed write; look at it and try again";
-                return Err(Error::new(ErrorKind::Unavailable, message));
-            }
+        let bytes = self.slots.seal(&record)?;
+        if let Err(err) = self.journal.append(&record.journal, &bytes) {
+            // Nothing has happened. If this fails too, the line is cut off before the next one, or at opening.
+            drop(self.journal.cut());
+            return Err(err);
         }
-        // The record decides. A journal that cannot be written is mended when the engine opens.
-        if let Err(err) = self.journal.append(&self.record.journal) {
-            self.drive.error = Some(err.to_string());
-        }
+        self.slots.write_sealed(&bytes)?;
+        self.journal.keep();
+        self.record = record;
         Ok(())
     }
 
-    /// After a write that failed: takes the record as it is found, if that write happened after all.
-    pub(crate) fn settle(&mut self) -> Result<()> {
-        if let Some(found) = self.slots.settle()? {
-            self.record = found;
+    /// After a write that failed: takes the record as it is found, if that write happened after all, and says whether it did; else the
+    /// journal is not to tell of it.
+    pub(crate) fn settle(&mut self) -> Result<bool> {
+        match self.slots.settle()? {
+            Some(found) => {
+                self.record = found;
+                self.journal.keep();
+                Ok(true)
+            }
+            None => self.journal.cut().map(|()| false),
         }
-        Ok(())
     }
 
     /// Every line of the journal, oldest first.
@@ -205,12 +256,12 @@ impl Control {
 
 /// The record of a tenant, for whoever only looks: nothing is mended.
 pub(crate) fn look(meta: &Dir, id: TenantId) -> Result<Option<TenantRecord>> {
-    Slots::look(meta, &stem(id), RecordType::Tenant)
+    Ok(Control::read(meta, id)?.map(|unmended| unmended.record))
 }
 
 /// Every line of a tenant's journal, oldest first, for whoever only looks: nothing is mended.
 pub(crate) fn look_at_journal(meta: &Dir, id: TenantId) -> Result<Vec<JournalLine>> {
-    Journal::look(meta, &journal_name(id)).read()
+    Ok(Found::read(meta, &journal_name(id))?.into_lines())
 }
 
 /// The numbers of all tenants that have files.
@@ -218,7 +269,7 @@ pub(crate) fn tenants(meta: &Dir) -> Result<Vec<TenantId>> {
     let mut ids = Vec::new();
     for name in meta.list()? {
         let number = name.to_str().and_then(|name| name.strip_prefix("tenant-")?.split_once('.'));
-        if let Some((number, "a" | "b")) = number
+        if let Some((number, "a" | "b" | "jsonl")) = number
             && let Ok(number) = number.parse()
         {
             ids.push(TenantId(number));

@@ -12,6 +12,7 @@ use cutover_formats::record::{DefinitionRecord, NoteRecord};
 use cutover_formats::{NoteId, Record, RowId};
 use sha2::{Digest as _, Sha256};
 
+use super::quarantine::readable;
 use super::types::{Defined, Definition};
 use super::{Inner, Operation, Tenant};
 use crate::error::{Error, ErrorKind, Result};
@@ -34,7 +35,7 @@ struct Names {
 }
 
 impl Known {
-    /// A store may have lost what was not durable.
+    /// A store may have lost what was not durable, or something that was defined may be gone.
     pub(super) fn forget(&self) {
         *self.0.write() = Names::default();
     }
@@ -107,7 +108,8 @@ impl Tenant {
         let op = tenant.enter("read a definition")?;
         let id = row(name, version);
         let mut record = match tenant.known.has(name, version) {
-            true => op.home.definition(tenant.id, &id)?,
+            // One that is damaged here may be whole in the other store.
+            true => readable(op.home.definition(tenant.id, &id))?.flatten(),
             false => None,
         };
         if record.is_none() {
@@ -151,12 +153,29 @@ impl Inner {
 
     fn find_definition(&self, op: &Operation<'_>, id: &RowId<'_>) -> Result<Option<DefinitionRecord>> {
         // Before the switch every definition that the target has is at home.
+        let mut damaged = None;
         for space in op.home_first() {
-            if let Some(record) = space.definition(self.id, id)? {
-                return Ok(Some(record));
+            match space.definition(self.id, id) {
+                Ok(Some(record)) => return Ok(Some(record)),
+                Ok(None) => {}
+                Err(err) if err.kind() == ErrorKind::Corrupt => drop(damaged.get_or_insert(err)),
+                Err(err) => return Err(err),
             }
         }
-        Ok(None)
+        damaged.map_or(Ok(None), Err)
+    }
+
+    /// Under the definition lock: writes a definition in place of one that cannot be read, and takes back that it was set aside.
+    pub(crate) fn rewrite_definition(
+        &self,
+        space: &Space,
+        id: &RowId<'static>,
+        record: DefinitionRecord,
+    ) -> Result<()> {
+        let mut changes = Changes::default();
+        changes.put(id.clone(), Record::Definition(record));
+        changes.delete(space.quarantine_of(self.id, id));
+        space.apply(self.id, &changes, self.shared.write())
     }
 
     fn put_definition(&self, space: &Space, id: &RowId<'static>, record: DefinitionRecord) -> Result<()> {
@@ -170,8 +189,32 @@ impl Inner {
     fn bring_to_both(&self, op: &Operation<'_>, id: &RowId<'static>) -> Result<()> {
         let Some(other) = &op.other else { return Ok(()) };
         let home = &op.home;
-        match (home.definition(self.id, id)?, self.read_other(other, id)) {
+        match (readable(home.definition(self.id, id))?, self.read_other(other, id)) {
+            (None, Ok(Some(record))) => self.rewrite_definition(home, id, record),
+            // In neither: whoever found it before has said so.
+            (None, Ok(None)) => home.definition(self.id, id).map(drop),
+            (None, Err(err)) => Err(err),
+            (Some(there), there_too) => self.bring_to_other(op, id, there, there_too),
+        }
+    }
+
+    fn bring_to_other(
+        &self,
+        op: &Operation<'_>,
+        id: &RowId<'static>,
+        at_home: Option<DefinitionRecord>,
+        read: Result<Option<DefinitionRecord>>,
+    ) -> Result<()> {
+        let Some(other) = &op.other else { return Ok(()) };
+        let home = &op.home;
+        match (at_home, read) {
             (None, Ok(Some(record))) => self.put_definition(home, id, record),
+            (Some(record), Err(err)) if err.kind() == ErrorKind::Corrupt => {
+                match self.rewrite_definition(other, id, record) {
+                    Ok(()) => Ok(()),
+                    Err(_) => self.note_gap(home, id),
+                }
+            }
             (Some(record), Ok(None)) => match self.put_definition(other, id, record) {
                 Ok(()) => Ok(()),
                 Err(_) => self.note_gap(home, id),

@@ -12,6 +12,7 @@ use cutover_formats::record::{
 use cutover_formats::{Expiring, InstanceId, NoteId, Prefix, Record, RowId, StoreId};
 
 use super::launch::New;
+use super::quarantine::readable;
 use super::types::{Ended, short_reason};
 use super::{Inner, Operation, Tenant};
 use crate::error::{Error, ErrorKind, Result};
@@ -148,7 +149,10 @@ impl Inner {
         }
         if let Some((scope, key)) = record.key.clone() {
             let row = RowId::Key { scope: scope.into(), key: key.into() };
-            let revision = space.key(self.id, &row)?.map_or(1, |record| record.revision + 1);
+            // The key of a live instance names it, so one that cannot be read is known all the same.
+            let there = readable(space.key(self.id, &row))?.flatten();
+            let revision = there.map_or(1, |record| record.revision + 1);
+            changes.delete(space.quarantine_of(self.id, &row));
             let out_of_scope_ms = now_ms.saturating_add(retention.key_ms);
             let ended = Some(KeyEnd { ending: how.ending, out_of_scope_ms });
             let epoch = record.epoch;
@@ -174,13 +178,25 @@ impl Inner {
         let mut after: Option<RowId<'static>> = None;
         loop {
             // With all their inputs and results at once an instance may be larger than memory.
-            let steps = space.page(self.id, Prefix::StepsOf(instance), after.as_ref(), STEPS, 1 << 20)?;
+            let steps = space.survey(self.id, Prefix::StepsOf(instance), after.as_ref(), STEPS, 1 << 20)?;
             after = steps.rows.last().map(|(row, _)| row.clone());
             for (row, record) in steps.rows {
-                if let (RowId::Step { step, .. }, Record::Step(record)) = (row, record)
-                    && let StepState::Ready { at_ms } = record.state
-                {
-                    changes.delete(RowId::Ready { queue: record.queue.into(), at_ms, instance, step });
+                match (row, record) {
+                    (RowId::Step { step, .. }, Ok(Record::Step(record))) => {
+                        if let StepState::Ready { at_ms } = record.state {
+                            changes.delete(RowId::Ready {
+                                queue: record.queue.into(),
+                                at_ms,
+                                instance,
+                                step,
+                            });
+                        }
+                    }
+                    // It does not keep its instance from ending; the collector sets it aside.
+                    (RowId::Step { step, .. }, Err(_)) => {
+                        self.ready_rows(space, instance, Some(&*step), changes)?;
+                    }
+                    _ => {}
                 }
             }
             if steps.done {

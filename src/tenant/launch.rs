@@ -188,7 +188,17 @@ impl Inner {
         let now_ms = self.shared.now_ms();
         let mut best: Option<KeyRecord> = None;
         for space in op.home_first() {
-            let Some(record) = space.key(self.id, &id)? else { continue };
+            let record = match space.key(self.id, &id) {
+                Ok(Some(record)) => record,
+                Ok(None) => continue,
+                Err(err) => {
+                    // Nothing points at it until its instance ends, so who meets it says so.
+                    if err.kind() == ErrorKind::Corrupt {
+                        self.set_aside(space, &space.damage_of(self.id, &id, &err))?;
+                    }
+                    return Err(err);
+                }
+            };
             if record.ended.is_some_and(|end| end.out_of_scope_ms <= now_ms) {
                 continue;
             }

@@ -10,6 +10,7 @@ mod end;
 mod launch;
 mod leases;
 mod mended;
+pub(crate) mod quarantine;
 mod query;
 mod queue;
 pub(crate) mod repair;
@@ -21,7 +22,7 @@ mod waiters;
 use std::sync::Arc;
 
 use cutover_formats::record::InstanceRecord;
-use cutover_formats::{InstanceId, Phase, RowId, Status, StoreId, TenantId};
+use cutover_formats::{InstanceId, NoteId, Phase, RowId, Status, StoreId, TenantId};
 
 use self::control::{Control, Shown};
 use self::definitions::Known;
@@ -127,7 +128,7 @@ impl Inner {
             register: Register::new(record.status),
             spaces: RwLock::new(spaces),
             retention: RwLock::new(control::Retentions::of_record(record)),
-            shown: Mutex::new(control.shown(String::new())),
+            shown: Mutex::new(control.shown(String::new(), 0)),
             control: Mutex::new(control),
             next_expiry: AtomicU64::new(0),
             mends: AtomicU64::new(0),
@@ -197,6 +198,23 @@ impl Inner {
     /// An expiry row with this deadline was committed.
     pub(crate) fn expires_at(&self, at_ms: u64) {
         self.next_expiry.fetch_min(at_ms, Ordering::AcqRel);
+    }
+}
+
+/// A row in words, without payloads.
+pub(crate) fn describe(row: &RowId<'_>) -> String {
+    match row {
+        RowId::Instance { id } | RowId::Input { id } | RowId::Output { id } => format!("instance {id}"),
+        RowId::Key { scope, key } => format!("key {:?} in scope {scope:?}", String::from_utf8_lossy(key)),
+        RowId::Request { id } => format!("request {:?}", String::from_utf8_lossy(id)),
+        RowId::Step { instance, step } => format!("step {step:?} of instance {instance}"),
+        RowId::Ready { instance, step, .. } => format!("ready step {step:?} of instance {instance}"),
+        RowId::Expiry { at_ms, .. } => format!("a deadline at {at_ms} ms"),
+        RowId::Note(NoteId::Quarantine { family, .. }) => {
+            format!("a row of the family {} that cannot be read", family.name())
+        }
+        RowId::Note(_) => "an intent to finish".to_owned(),
+        RowId::Definition { name, version } => format!("definition {name:?} version {version}"),
     }
 }
 

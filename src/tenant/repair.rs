@@ -4,10 +4,11 @@
 //! exists; it never makes a new one.
 
 use cutover_formats::keys::NoteId;
-use cutover_formats::record::{DefinitionRecord, NoteRecord};
+use cutover_formats::record::NoteRecord;
 use cutover_formats::{Family, Prefix, Record, RowId, StoreId};
 
 use super::Inner;
+use super::quarantine::readable;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::Write;
 use crate::store::space::{Changes, Space};
@@ -47,16 +48,23 @@ impl Inner {
     ) -> Result<Batched> {
         let _op = self.enter("copy definitions")?;
         let (from, to) = (self.space(Some(from))?, self.space(Some(to))?);
-        let page = from.page(self.id, Prefix::All(Family::Definitions), position.as_ref(), ROWS, BYTES)?;
+        let page = from.survey(self.id, Prefix::All(Family::Definitions), position.as_ref(), ROWS, BYTES)?;
+        page.damaged.iter().try_for_each(|damage| self.set_aside(&from, damage))?;
         let mut batched =
             Batched { position, rows: page.rows.len() as u64, bytes: page.bytes, copied: 0, done: page.done };
         let _locks = self.locks.definitions.lock_all(page.rows.iter().filter_map(|(id, _)| self.lock_of(id)));
         let mut changes = Changes::default();
         for (id, record) in page.rows {
             batched.position = Some(id.clone());
-            if to.definition(self.id, &id)?.is_none() {
-                changes.put(id, record);
-                batched.copied += 1;
+            let there = readable(to.definition(self.id, &id))?.flatten();
+            match (record, there) {
+                (Ok(record), None) => {
+                    changes.put(id, record);
+                    batched.copied += 1;
+                }
+                (Ok(_), Some(_)) => {}
+                (Err(_), Some(record)) => self.rewrite_definition(&from, &id, record)?,
+                (Err(err), None) => self.set_row_aside(&from, &id, err)?,
             }
         }
         if let Some(RowId::Definition { name, version }) = &batched.position {
@@ -73,7 +81,9 @@ impl Inner {
     pub(crate) fn copy_position(&self, to: StoreId, migration: u64) -> Result<(Position, u64, u64)> {
         let _op = self.enter("read the copy position")?;
         let to = self.space(Some(to))?;
-        Ok(match to.note(self.id, &RowId::Note(NoteId::CopyPosition { migration }))? {
+        // One that cannot be read is as good as none: the copy begins again.
+        let note = readable(to.note(self.id, &RowId::Note(NoteId::CopyPosition { migration })))?;
+        Ok(match note.flatten() {
             Some(NoteRecord::CopyPosition { name, version, copied, bytes }) => {
                 (Some(RowId::Definition { name: name.into(), version }), copied, bytes)
             }
@@ -85,7 +95,7 @@ impl Inner {
     pub(crate) fn count_definitions(&self, store: StoreId, position: Position) -> Result<Batched> {
         let _op = self.enter("count definitions")?;
         let space = self.space(Some(store))?;
-        let page = space.page(
+        let page = space.survey(
             self.id,
             Prefix::All(Family::Definitions),
             position.as_ref(),
@@ -103,8 +113,10 @@ impl Inner {
         let _op = self.enter("compare definitions")?;
         let (a, b) = (self.space(Some(a))?, self.space(Some(b))?);
         let all = Prefix::All(Family::Definitions);
-        let of_a = a.page(self.id, all, position.as_ref(), ROWS, BYTES)?;
-        let of_b = b.page(self.id, all, position.as_ref(), ROWS, BYTES)?;
+        let of_a = a.survey(self.id, all, position.as_ref(), ROWS, BYTES)?;
+        let of_b = b.survey(self.id, all, position.as_ref(), ROWS, BYTES)?;
+        of_a.damaged.iter().try_for_each(|damage| self.set_aside(&a, damage))?;
+        of_b.damaged.iter().try_for_each(|damage| self.set_aside(&b, damage))?;
         // Behind the end of a page that is not the last one, what the store has is not known yet.
         let ends = [&of_a, &of_b].into_iter().filter(|page| !page.done);
         let end = ends.filter_map(|page| page.rows.last().map(|(id, _)| id.clone())).min();
@@ -116,8 +128,8 @@ impl Inner {
             let first = [left.peek(), right.peek()].into_iter().flatten().map(|(id, _)| id).min().cloned();
             let Some(id) = first.filter(&known) else { break };
             batched.rows += 1;
-            let in_a = left.next_if(|(other, _)| *other == id).map(|(_, record)| record);
-            let in_b = right.next_if(|(other, _)| *other == id).map(|(_, record)| record);
+            let in_a = left.next_if(|(other, _)| *other == id).and_then(|(_, record)| record.ok());
+            let in_b = right.next_if(|(other, _)| *other == id).and_then(|(_, record)| record.ok());
             if in_a.is_none() || in_a != in_b {
                 batched.copied += u64::from(self.settle_difference(&a, &b, &id)?);
             }
@@ -126,28 +138,31 @@ impl Inner {
         Ok(batched)
     }
 
-    /// Looks again under the definition lock, at both stores, and copies what one of them lacks. Says whether it did.
+    /// Looks again under the definition lock, at both stores, and copies what one of them lacks or cannot read. Says whether it did. What
+    /// neither can read is set aside.
     fn settle_difference(&self, a: &Space, b: &Space, id: &RowId<'static>) -> Result<bool> {
         let RowId::Definition { name, version } = id else { return Ok(false) };
         let _lock = self.locks.definitions.lock((self.id, &**name, version));
-        let put = |space: &Space, record: DefinitionRecord| {
-            let mut changes = Changes::default();
-            changes.put(id.clone(), Record::Definition(record));
-            // Whoever defines it again finds it in both stores, and may say so: so it is durable before the lock is let go of. (What the
-            // first copy brings is not: until the switch nobody relies on it, and the switch syncs.)
-            space.apply(self.id, &changes, self.shared.write()).map(|()| true)
-        };
-        match (a.definition(self.id, id)?, b.definition(self.id, id)?) {
-            (Some(record), None) => put(b, record),
-            (None, Some(record)) => put(a, record),
-            (Some(one), Some(other)) if one != other => {
+        match (a.definition(self.id, id), b.definition(self.id, id)) {
+            (Err(err), _) | (_, Err(err)) if err.kind() != ErrorKind::Corrupt => Err(err),
+            (Ok(Some(record)), Ok(None) | Err(_)) => self.rewrite_definition(b, id, record).map(|()| true),
+            (Ok(None) | Err(_), Ok(Some(record))) => self.rewrite_definition(a, id, record).map(|()| true),
+            (Ok(Some(one)), Ok(Some(other))) if one != other => {
                 let message = format!(
                     "the definition {name:?} version {version} differs between {} ({}) and {} ({})",
                     a.id, a.driver, b.id, b.driver
                 );
                 Err(Error::new(ErrorKind::Corrupt, message))
             }
-            _ => Ok(false),
+            (Ok(_), Ok(_)) => Ok(false),
+            (of_a, of_b) => {
+                for (space, read) in [(a, of_a), (b, of_b)] {
+                    if let Err(err) = read {
+                        self.set_row_aside(space, id, err)?;
+                    }
+                }
+                Ok(false)
+            }
         }
     }
 
@@ -168,7 +183,8 @@ impl Inner {
         let Some(other) = &op.other else { return Ok(0) };
         let mut repaired = 0;
         for (noted_in, lacking) in [(&op.home, other), (other, &op.home)] {
-            let page = noted_in.page(self.id, Prefix::Gaps, None, ROWS, BYTES)?;
+            // The key of a gap says it all.
+            let page = noted_in.survey(self.id, Prefix::Gaps, None, ROWS, BYTES)?;
             for (note, _) in page.rows {
                 let RowId::Note(NoteId::Gap { name, version }) = &note else { continue };
                 let id = RowId::Definition { name: name.clone(), version: *version };

@@ -19,18 +19,17 @@ impl Inner {
     /// Carries the next requests from the store that launches have left to the other one, if nothing but requests is in it. Says whether
     /// there were any.
     pub(crate) fn carry_requests(&self) -> Result<bool> {
-        let mut last = None;
+        let (mut last, mut any) = (None, false);
         for _ in 0..COMMITS {
-            match self.carry_together(last.as_ref())? {
-                Some(next) => last = Some(next),
-                None => break,
-            }
+            let Some((next, carried)) = self.carry_together(last.as_ref())? else { break };
+            last = Some(next);
+            any |= carried;
         }
-        Ok(last.is_some())
+        Ok(any)
     }
 
-    /// Carries a few from behind `after` on, under one pin, and says which was the last.
-    fn carry_together(&self, after: Option<&RowId<'static>>) -> Result<Option<RowId<'static>>> {
+    /// Looks at a few from behind `after` on, under one pin, and says which was the last and whether any went: one that cannot be read stays.
+    fn carry_together(&self, after: Option<&RowId<'static>>) -> Result<Option<(RowId<'static>, bool)>> {
         let op = self.enter("carry requests over")?;
         let Some(from) = &op.other else { return Ok(None) };
         if !matches!(op.status.phase, Phase::PostMigration | Phase::PostRollback) {
@@ -41,7 +40,8 @@ impl Inner {
                 return Ok(None);
             }
         }
-        let page = from.page(self.id, Prefix::All(Family::Requests), after, TOGETHER, u64::MAX)?;
+        let page = from.survey(self.id, Prefix::All(Family::Requests), after, TOGETHER, u64::MAX)?;
+        page.damaged.iter().try_for_each(|damage| self.set_aside(from, damage))?;
         let _locks = self.locks.requests.lock_all(page.rows.iter().filter_map(|(row, _)| match row {
             RowId::Request { id } => Some((self.id, &**id)),
             _ => None,
@@ -58,7 +58,7 @@ impl Inner {
             self.expires_at(first);
         }
         from.apply(self.id, &removals, Write::Relaxed)?;
-        Ok(page.rows.into_iter().next_back().map(|(row, _)| row))
+        Ok(page.rows.into_iter().next_back().map(|(row, _)| (row, !removals.is_empty())))
     }
 
     /// Under the lock of the request: what is to be written and removed. Returns the deadline of a copy.
@@ -73,7 +73,11 @@ impl Inner {
         let RowId::Request { id } = row else { return Ok(None) };
         self.doubts.check(row)?;
         // Collected since it was listed, perhaps.
-        let Some(request) = from.request(self.id, row)? else { return Ok(None) };
+        let request = match from.request(self.id, row) {
+            Ok(Some(request)) => request,
+            Ok(None) => return Ok(None),
+            Err(err) => return self.set_row_aside(from, row, err).map(|()| None),
+        };
         let at_ms = request.until_ms;
         let index = RowId::Expiry { at_ms, what: Expiring::Request { id: id.clone() } };
         removals.delete(row.clone());

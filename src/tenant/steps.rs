@@ -13,6 +13,7 @@ use cutover_formats::{Record, RowId};
 use super::end::How;
 use super::launch::add_step;
 use super::leases::Lease;
+use super::quarantine::readable;
 use super::queue::{Entry, Next};
 use super::types::{Beat, Completion, Failure, NewStep, Settled, Task, check_steps, short_reason};
 use super::{Inner, Operation, Tenant};
@@ -66,13 +67,18 @@ impl Worker {
                 Next::Entry(entry) => match tenant.give(&self.name, &entry, lease) {
                     Ok(Some(task)) => return Ok(Some(task)),
                     Ok(None) => continue,
+                    // It keeps nobody from the others.
+                    Err(err) if err.kind() == ErrorKind::Corrupt => {
+                        tenant.pass_over(&entry, err)?;
+                        continue;
+                    }
                     Err(err) => {
                         tenant.queue.offer(entry);
                         return Err(err);
                     }
                 },
                 Next::NotBefore(at_ms) => {
-                    nap = nap.min(Duration::from_millis(at_ms.saturating_sub(tenant.shared.now_ms())));
+                    nap = nap.min(Duration::from_millis(at_ms.saturating_sub(tenant.shared.clock.peek_ms())));
                 }
                 Next::Empty => {}
             }
@@ -193,7 +199,8 @@ impl Inner {
             stores.push(&op.home);
         }
         let is_held = |instance, step: &str| self.leases.is_held(instance, step);
-        self.queue.take(self.id, queue, &stores, &is_held, self.shared.now_ms())
+        // Workers that wait ask again and again. Who takes a step is told the time when it is given to him.
+        self.queue.take(self.id, queue, &stores, &is_held, self.shared.clock.peek_ms())
     }
 
     /// Steps whose lease has run out are ready again. Says how long until the next one does.
@@ -257,6 +264,21 @@ impl Inner {
             version: record.version,
             key: record.key,
         }))
+    }
+
+    /// A step that cannot be given because its row, or that of its instance, cannot be read.
+    fn pass_over(&self, entry: &Entry, err: Error) -> Result<()> {
+        let op = self.enter("set a step aside")?;
+        let Some(space) = op.by_id().find(|space| space.id == entry.store) else { return Ok(()) };
+        let step = RowId::Step { instance: entry.instance, step: entry.step.clone().into() };
+        for row in [RowId::Instance { id: entry.instance }, step] {
+            if readable(space.decodes(self.id, &row))?.is_none() {
+                return self.set_row_aside(space, &row, err);
+            }
+        }
+        // Something else: it is offered again, and the claim ends.
+        self.queue.offer(entry.clone());
+        Err(err)
     }
 
     fn end_cancelled(

@@ -35,6 +35,7 @@ pub enum RecordType {
     Step = 6,
     Marker = 7,
     Note = 8,
+    Quarantine = 9,
     Tenant = 65,
     Catalog = 66,
     Engine = 67,
@@ -57,6 +58,7 @@ impl RecordType {
             Self::Step => "a step record",
             Self::Marker => "a marker record",
             Self::Note => "a note record",
+            Self::Quarantine => "a quarantine record",
             Self::Tenant => "a tenant record",
             Self::Catalog => "the catalog record",
             Self::Engine => "the engine record",
@@ -161,7 +163,7 @@ fn check_kind(kind: RecordType, found: u8, version: u8) -> Result<()> {
     Ok(())
 }
 
-fn checksum(parts: &[&[u8]]) -> u32 {
+pub(crate) fn checksum(parts: &[&[u8]]) -> u32 {
     parts.iter().fold(0, |crc, part| crc32c::crc32c_append(crc, part))
 }
 

@@ -115,6 +115,13 @@ pub enum NoteId<'a> {
         /// The migration that copies.
         migration: u64,
     },
+    /// A row of this store that cannot be read, or the first of some.
+    Quarantine {
+        /// Its family.
+        family: Family,
+        /// Its key, in the bytes of this store's layout.
+        key: Cow<'a, [u8]>,
+    },
 }
 
 impl RowId<'_> {
@@ -171,6 +178,7 @@ impl NoteId<'_> {
             Self::Gap { name, version } => NoteId::Gap { name: own(name), version },
             Self::Replace { old } => NoteId::Replace { old },
             Self::CopyPosition { migration } => NoteId::CopyPosition { migration },
+            Self::Quarantine { family, key } => NoteId::Quarantine { family, key: own(key) },
         }
     }
 }
@@ -200,6 +208,8 @@ pub enum Prefix<'a> {
     Replaces,
     /// The positions of copies.
     CopyPositions,
+    /// The rows that cannot be read.
+    Quarantined,
 }
 
 impl Prefix<'_> {
@@ -213,7 +223,7 @@ impl Prefix<'_> {
             Self::Queue(_) => Family::Ready,
             Self::Versions(_) => Family::Definitions,
             Self::Scope(_) => Family::Keys,
-            Self::Gaps | Self::Replaces | Self::CopyPositions => Family::Notes,
+            Self::Gaps | Self::Replaces | Self::CopyPositions | Self::Quarantined => Family::Notes,
         }
     }
 
@@ -225,7 +235,8 @@ impl Prefix<'_> {
             (Self::Heads, RowId::Instance { .. })
             | (Self::Gaps, RowId::Note(NoteId::Gap { .. }))
             | (Self::Replaces, RowId::Note(NoteId::Replace { .. }))
-            | (Self::CopyPositions, RowId::Note(NoteId::CopyPosition { .. })) => true,
+            | (Self::CopyPositions, RowId::Note(NoteId::CopyPosition { .. }))
+            | (Self::Quarantined, RowId::Note(NoteId::Quarantine { .. })) => true,
             (Self::StepsOf(id), RowId::Step { instance, .. }) => id == instance,
             (Self::Queue(name), RowId::Ready { queue, .. }) => name == queue,
             (Self::Versions(wanted), RowId::Definition { name, .. }) => wanted == name,
@@ -241,6 +252,7 @@ const OUTPUT: u8 = 2;
 const GAP: u8 = 1;
 const REPLACE: u8 = 2;
 const COPY_POSITION: u8 = 3;
+const QUARANTINE: u8 = 4;
 const EXPIRING_INSTANCE: u8 = 1;
 const EXPIRING_KEY: u8 = 2;
 const EXPIRING_REQUEST: u8 = 3;
@@ -297,6 +309,10 @@ pub fn encode(tenant: TenantId, id: &RowId<'_>, out: &mut Vec<u8>) {
                 out.push(COPY_POSITION);
                 put_u64(out, *migration);
             }
+            NoteId::Quarantine { family, key } => {
+                out.extend_from_slice(&[QUARANTINE, *family as u8]);
+                out.extend_from_slice(key);
+            }
         },
     }
 }
@@ -314,6 +330,7 @@ pub fn encode_prefix(tenant: TenantId, prefix: &Prefix<'_>, out: &mut Vec<u8>) {
         Prefix::Gaps => out.push(GAP),
         Prefix::Replaces => out.push(REPLACE),
         Prefix::CopyPositions => out.push(COPY_POSITION),
+        Prefix::Quarantined => out.push(QUARANTINE),
     }
 }
 
@@ -444,6 +461,10 @@ impl<'k> Reader<'k> {
             GAP => NoteId::Gap { name: self.text()?.into(), version: self.u32()? },
             REPLACE => NoteId::Replace { old: self.id()? },
             COPY_POSITION => NoteId::CopyPosition { migration: self.u64()? },
+            QUARANTINE => {
+                let family = Family::from_u8(self.u8()?).ok_or(MALFORMED)?;
+                NoteId::Quarantine { family, key: self.tail().into() }
+            }
             _ => return Err(MALFORMED),
         })
     }

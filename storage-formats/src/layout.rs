@@ -5,7 +5,7 @@ use crate::codec::{self, RecordType};
 use crate::error::Result;
 use crate::family::Family;
 use crate::id::TenantId;
-use crate::keys::{self, Prefix, RowId};
+use crate::keys::{self, NoteId, Prefix, RowId};
 use crate::record::Record;
 
 /// How rows become keys and values.
@@ -76,6 +76,7 @@ impl Layout for V1 {
             Record::Step(record) => codec::encode(RecordType::Step, record, out),
             Record::Marker(record) => codec::encode(RecordType::Marker, record, out),
             Record::Note(record) => codec::encode(RecordType::Note, record, out),
+            Record::Quarantine(record) => codec::encode(RecordType::Quarantine, record, out),
         }
     }
 
@@ -95,6 +96,9 @@ impl Layout for V1 {
             RowId::Step { .. } => Record::Step(codec::decode(RecordType::Step, value)?),
             RowId::Ready { .. } | RowId::Expiry { .. } => {
                 Record::Marker(codec::decode(RecordType::Marker, value)?)
+            }
+            RowId::Note(NoteId::Quarantine { .. }) => {
+                Record::Quarantine(codec::decode(RecordType::Quarantine, value)?)
             }
             RowId::Note(_) => Record::Note(codec::decode(RecordType::Note, value)?),
         })
@@ -154,7 +158,9 @@ fn prefixes_of<'a>(id: &'a RowId<'_>) -> Vec<Prefix<'a>> {
         RowId::Instance { .. } | RowId::Input { .. } | RowId::Output { .. } => prefixes.push(Prefix::Heads),
         RowId::Step { instance, .. } => prefixes.push(Prefix::StepsOf(*instance)),
         RowId::Ready { queue, .. } => prefixes.push(Prefix::Queue(queue)),
-        RowId::Note(_) => prefixes.extend([Prefix::Gaps, Prefix::Replaces, Prefix::CopyPositions]),
+        RowId::Note(_) => {
+            prefixes.extend([Prefix::Gaps, Prefix::Replaces, Prefix::CopyPositions, Prefix::Quarantined]);
+        }
         RowId::Request { .. } | RowId::Expiry { .. } => {}
     }
     prefixes

@@ -2,7 +2,8 @@
 //!
 //! This crate knows no store and does no I/O, so it builds and fuzzes in seconds. `FORMAT.md` beside
 //! it has the byte tables and the rules for changing them. The path down is
-//! [`layout`] → [`record`], [`keys`] → [`codec`] → [`family`], [`id`], [`limits`], [`FormatError`]; beside it [`journal`] → [`meta`].
+//! [`layout`] → [`record`], [`keys`] → [`codec`] → [`family`], [`id`], [`limits`], [`FormatError`]; beside it [`journal`] → [`meta`]
+//! and [`marker`].
 //!
 //! Two promises hold for every function that reads bytes: it never panics, and it never allocates by a
 //! length that it has not checked.
@@ -15,6 +16,7 @@ pub mod journal;
 pub mod keys;
 pub mod layout;
 pub mod limits;
+pub mod marker;
 pub mod meta;
 pub mod record;
 

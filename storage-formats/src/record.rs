@@ -225,6 +225,19 @@ pub enum NoteRecord {
     },
 }
 
+/// A row, or some that follow each other, that cannot be read. The key is in the note's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRecord {
+    /// The first key that can be read again, in the bytes of this store's layout, if not even the keys in between can be. Empty for the
+    /// one row.
+    #[serde(with = "serde_bytes")]
+    pub to: Vec<u8>,
+    /// What was wrong with it, in words.
+    pub reason: String,
+    /// When it was found, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
 /// Any record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -244,4 +257,6 @@ pub enum Record {
     Marker(Marker),
     /// In `notes`.
     Note(NoteRecord),
+    /// In `notes`, too.
+    Quarantine(QuarantineRecord),
 }

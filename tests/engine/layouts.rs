@@ -76,6 +76,11 @@ impl Layout for Readable {
                 out.push(b'c');
                 number(out, (*migration).into(), 16);
             }
+            RowId::Note(NoteId::Quarantine { family, key }) => {
+                out.push(b'd');
+                number(out, (*family as u8).into(), 2);
+                text(out, key);
+            }
         }
     }
 
@@ -86,6 +91,7 @@ impl Layout for Readable {
             Prefix::Heads | Prefix::Gaps => out.push(b'a'),
             Prefix::Replaces => out.push(b'b'),
             Prefix::CopyPositions => out.push(b'c'),
+            Prefix::Quarantined => out.push(b'd'),
             Prefix::StepsOf(id) => number(out, id.0, 32),
             Prefix::Queue(name) | Prefix::Versions(name) | Prefix::Scope(name) => ended(out, name),
         }
@@ -104,6 +110,7 @@ impl Layout for Readable {
             Record::Step(record) => json(record, out),
             Record::Marker(record) => json(record, out),
             Record::Note(record) => json(record, out),
+            Record::Quarantine(record) => json(record, out),
         }
     }
 
@@ -141,6 +148,10 @@ impl Layout for Readable {
                 b'a' => NoteId::Gap { name: key.ended()?.into(), version: key.version()? },
                 b'b' => NoteId::Replace { old: key.id()? },
                 b'c' => NoteId::CopyPosition { migration: key.number(16)? as u64 },
+                b'd' => {
+                    let family = Family::from_u8(key.number(2)? as u8).ok_or(KEY)?;
+                    NoteId::Quarantine { family, key: key.tail()?.into() }
+                }
                 _ => return Err(KEY),
             }),
         };
@@ -159,6 +170,9 @@ impl Layout for Readable {
             Family::Instances => Record::Payload(json(value)?),
             Family::Steps => Record::Step(json(value)?),
             Family::Ready | Family::Expiry => Record::Marker(json(value)?),
+            Family::Notes if matches!(id, RowId::Note(NoteId::Quarantine { .. })) => {
+                Record::Quarantine(json(value)?)
+            }
             Family::Notes => Record::Note(json(value)?),
         })
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cutover::formats::Family;
+use cutover::formats::marker;
 use cutover::store::Store;
 use cutover::{
     Completion, Defined, Durability, Ending, Engine, ErrorKind, Launched, MigrationOptions, Phase, Settled,
@@ -201,8 +202,10 @@ fn a_directory_is_held_by_one_engine_and_must_be_ours() {
     assert_eq!(err.kind(), ErrorKind::Foreign);
     assert!(err.to_string().contains("\"thesis.txt\""), "{err}");
     assert_eq!(std::fs::read_dir(&foreign).unwrap().count(), 1, "unchanged");
-    let marker = home.path().join("data/CUTOVER");
-    std::fs::write(&marker, "cutover data directory, version 2\n").unwrap();
+    let path = home.path().join("data/CUTOVER");
+    // A newer program writes the copy first: it has a checksum, so it decides.
+    std::fs::write(home.path().join("data/meta/marker"), marker::copy(2)).unwrap();
+    std::fs::write(&path, marker::text(2)).unwrap();
     let err = home.builder().open().err().unwrap();
     assert_eq!(err.kind(), ErrorKind::Foreign);
     assert!(err.to_string().contains("newer version: its format is 2"), "{err}");

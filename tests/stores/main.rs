@@ -11,6 +11,7 @@ mod child;
 mod contract;
 mod crash;
 mod damage;
+mod flips;
 #[cfg(feature = "sled")]
 mod sled;
 #[cfg(all(target_os = "linux", any(feature = "rocksdb", feature = "sled")))]

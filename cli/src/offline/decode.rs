@@ -1,7 +1,8 @@
 //! Rows in words: one line for a key, one for each field of a record. Long bytes are cut, with their length said.
 
 use cutover_formats::record::{
-    Answer, Assignment, InstanceRecord, KeyRecord, NoteRecord, RequestRecord, StepRecord, StepState, Token,
+    Answer, Assignment, InstanceRecord, KeyRecord, NoteRecord, QuarantineRecord, RequestRecord, StepRecord,
+    StepState, Token,
 };
 use cutover_formats::{Expiring, InstanceId, NoteId, Record, RowId};
 
@@ -48,6 +49,9 @@ pub(super) fn key(id: &RowId<'_>) -> String {
             NoteId::Gap { name, version } => format!("gap: definition {name:?}, version {version}"),
             NoteId::Replace { old } => format!("intent to replace instance {old}"),
             NoteId::CopyPosition { migration } => format!("copy position of migration {migration}"),
+            NoteId::Quarantine { family, key } => {
+                format!("set aside: cannot be read: family {}, key {}", family.name(), cut_hex(key))
+            }
         },
     }
 }
@@ -80,6 +84,7 @@ pub(super) fn fields(record: &Record) -> Vec<Field> {
         Record::Step(it) => of_step(it),
         Record::Marker(_) => Vec::new(),
         Record::Note(it) => of_note(it),
+        Record::Quarantine(it) => of_quarantine(it),
     }
 }
 
@@ -172,6 +177,11 @@ fn of_note(it: &NoteRecord) -> Vec<Field> {
             field("bytes", bytes.to_string()),
         ],
     }
+}
+
+fn of_quarantine(it: &QuarantineRecord) -> Vec<Field> {
+    let to = if it.to.is_empty() { "one row".to_owned() } else { format!("up to key {}", cut_hex(&it.to)) };
+    vec![field("extent", to), field("reason", format!("{:?}", it.reason)), field("found", utc(it.at_ms))]
 }
 
 /// Bytes in hex, cut.

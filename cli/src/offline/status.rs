@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use cutover::Quarantined;
 use cutover::offline::{self, Directory};
 use cutover_formats::meta::{JournalLine, Outcome, StoreRecord, StoreStatus, TenantRecord};
 use cutover_formats::{Role, StoreId};
@@ -21,7 +22,10 @@ pub(crate) fn status(args: &StatusArgs) -> Result<()> {
     let mut tenants = Vec::new();
     for record in directory.tenants() {
         let journal = if args.journal { Some(directory.journal(record.id)?) } else { None };
-        tenants.push((record, journal));
+        tenants.push(Tenant { record, journal, aside: None });
+    }
+    if args.quarantine {
+        add_quarantine(&directory, &mut tenants)?;
     }
     print(|out| {
         if args.json {
@@ -69,7 +73,33 @@ impl<'d> Store<'d> {
     }
 }
 
-type Tenant<'d> = (&'d TenantRecord, Option<Vec<JournalLine>>);
+/// A tenant as it is shown.
+struct Tenant<'d> {
+    record: &'d TenantRecord,
+    journal: Option<Vec<JournalLine>>,
+    /// What was set aside in its stores, if that was asked for.
+    aside: Option<Vec<Quarantined>>,
+}
+
+/// Looks into every store that is used, once for all of its tenants.
+fn add_quarantine(directory: &Directory, tenants: &mut [Tenant<'_>]) -> Result<()> {
+    for store in directory.stores().iter().filter(|store| !store.retired) {
+        let users = users(directory, store.id);
+        if users.is_empty() {
+            continue;
+        }
+        let scratch = tempfile::Builder::new().prefix("cutover-status-").tempdir();
+        let scratch =
+            scratch.map_err(|err| Failure::new(format!("cannot make a temporary directory: {err}")))?;
+        let rows = directory.read_store(store.id, scratch.path())?;
+        for tenant in
+            tenants.iter_mut().filter(|tenant| users.iter().any(|(user, _)| user.id == tenant.record.id))
+        {
+            tenant.aside.get_or_insert_default().extend(rows.quarantine(tenant.record.id)?);
+        }
+    }
+    Ok(())
+}
 
 fn write_directory(out: &mut dyn Write, directory: &Directory) -> io::Result<()> {
     writeln!(
@@ -113,8 +143,11 @@ fn write_stores(out: &mut dyn Write, stores: &[Store<'_>]) -> io::Result<()> {
 
 fn write_tenants(out: &mut dyn Write, directory: &Directory, tenants: &[Tenant<'_>]) -> io::Result<()> {
     writeln!(out, "\n{} tenants", tenants.len())?;
-    for (record, journal) in tenants {
+    for Tenant { record, journal, aside } in tenants {
         write_tenant(out, directory, record)?;
+        for entry in aside.iter().flatten() {
+            writeln!(out, "    aside    {}: {}", entry.what, entry.reason)?;
+        }
         if let Some(lines) = journal {
             writeln!(out, "    journal")?;
             for line in lines {
@@ -175,7 +208,7 @@ fn as_json(directory: &Directory, stores: &[Store<'_>], tenants: &[Tenant<'_>]) 
         "incarnation": engine.map(|engine| engine.incarnation),
         "clean": engine.map(|engine| engine.clean),
         "stores": stores.iter().map(store_json).collect::<Vec<_>>(),
-        "tenants": tenants.iter().map(|(record, journal)| tenant_json(record, journal.as_deref())).collect::<Vec<_>>(),
+        "tenants": tenants.iter().map(tenant_json).collect::<Vec<_>>(),
         "damaged": directory.damaged(),
     })
 }
@@ -188,7 +221,8 @@ fn store_json(store: &Store<'_>) -> Value {
     })
 }
 
-fn tenant_json(record: &TenantRecord, journal: Option<&[JournalLine]>) -> Value {
+fn tenant_json(tenant: &Tenant<'_>) -> Value {
+    let Tenant { record, journal, aside } = tenant;
     let status = &record.status;
     let id = |store: Option<StoreId>| store.map(|store| store.0);
     let mut shown = json!({
@@ -202,10 +236,23 @@ fn tenant_json(record: &TenantRecord, journal: Option<&[JournalLine]>) -> Value 
         "last": record.last.map(|last| json!({ "id": last.id, "outcome": outcome(last.outcome), "at_ms": last.at_ms })),
         "waits_for": offline::in_the_way(record, now_ms()), "legal": moves(record),
     });
-    if let (Some(lines), Some(fields)) = (journal, shown.as_object_mut()) {
-        fields.insert("journal".to_owned(), lines.iter().map(line_json).collect());
+    if let Some(fields) = shown.as_object_mut() {
+        if let Some(lines) = journal {
+            fields.insert("journal".to_owned(), lines.iter().map(line_json).collect());
+        }
+        if let Some(entries) = aside {
+            fields.insert("quarantine".to_owned(), entries.iter().map(entry_json).collect());
+        }
     }
     shown
+}
+
+fn entry_json(entry: &Quarantined) -> Value {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    json!({
+        "store": entry.store.0, "family": entry.family.name(), "key": hex(&entry.key),
+        "to": entry.to.as_deref().map(hex), "what": entry.what, "reason": entry.reason, "at_ms": entry.at_ms,
+    })
 }
 
 fn line_json(line: &JournalLine) -> Value {

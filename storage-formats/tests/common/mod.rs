@@ -6,10 +6,10 @@ use cutover_formats::meta::{
 };
 use cutover_formats::record::{
     Answer, Assignment, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd, KeyRecord, Marker,
-    NoteRecord, PayloadRecord, RequestRecord, StepRecord, StepState, Token,
+    NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, StepRecord, StepState, Token,
 };
 use cutover_formats::{
-    Expiring, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
+    Expiring, Family, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
     TenantId,
 };
 
@@ -32,7 +32,7 @@ impl<S: Source> Rows<S> {
 
     /// A row of any kind.
     pub fn row(&mut self) -> (RowId<'static>, Record) {
-        match self.0.below(10) {
+        match self.0.below(11) {
             0 => {
                 let row = RowId::Definition { name: self.name().into(), version: self.small() as u32 };
                 (row, Record::Definition(self.definition()))
@@ -58,7 +58,13 @@ impl<S: Source> Rows<S> {
                 let row = RowId::Expiry { at_ms: self.small(), what: self.expiring() };
                 (row, Record::Marker(Marker {}))
             }
-            _ => (RowId::Note(self.note_id()), Record::Note(self.note())),
+            9 => (RowId::Note(self.note_id()), Record::Note(self.note())),
+            _ => {
+                let at = self.0.below(Family::ALL.len() as u64) as usize;
+                let family = Family::ALL.get(at).copied().unwrap_or(Family::Notes);
+                let row = RowId::Note(NoteId::Quarantine { family, key: self.bytes().into() });
+                (row, Record::Quarantine(self.quarantine()))
+            }
         }
     }
 
@@ -240,6 +246,10 @@ impl<S: Source> Rows<S> {
             1 => Expiring::Key { scope: self.name().into(), key: self.bytes().into() },
             _ => Expiring::Request { id: self.bytes().into() },
         }
+    }
+
+    fn quarantine(&mut self) -> QuarantineRecord {
+        QuarantineRecord { to: self.bytes(), reason: self.name(), at_ms: self.0.number() }
     }
 
     fn note_id(&mut self) -> NoteId<'static> {

@@ -20,11 +20,15 @@ use std::path::PathBuf;
 use cutover_formats::codec::{self, RecordType, SLOT_FRAME};
 use cutover_formats::meta::{EndedMigration, JournalLine, Outcome, TenantRecord};
 use cutover_formats::record::{Ending, KeyEnd, KeyRecord};
-use cutover_formats::{Family, Layout as _, Phase, Role, StoreStatus, Strategy, TenantId, V1, journal};
+use cutover_formats::{
+    Family, Layout as _, Phase, Role, StoreStatus, Strategy, TenantId, V1, journal, marker,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 const JOURNAL: &str = "journal-line";
+const SEALED: &str = "journal-line-sealed";
+const MARKERS: [&str; 2] = ["marker", "marker-copy"];
 
 fn path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/v1").join(format!("{name}.hex"))
@@ -98,6 +102,37 @@ fn lines_of_the_journal() {
     }
 }
 
+#[test]
+fn sealed_lines_of_the_journal() {
+    let text = fs::read_to_string(path(SEALED).with_extension("jsonl")).unwrap();
+    let text = text.trim_end();
+    let tenant = values::migrating_tenant();
+    let record = codec::seal_slot(RecordType::Tenant, 12, &tenant).unwrap();
+    assert_eq!(journal::seal(&tenant.journal, Some(&record)).unwrap(), text);
+    let entry = journal::open(text.as_bytes()).unwrap();
+    assert_eq!((&entry.line, &entry.record, entry.damaged), (&tenant.journal, &Some(record), false));
+    // For whoever knows nothing of seals it is a line with more fields.
+    assert_eq!(journal::decode(text.as_bytes()), Ok(entry.line));
+    let later = text.replacen(",\"crc\"", ",\"more\":1,\"crc\"", 1);
+    assert!(
+        journal::open(later.as_bytes()).unwrap().damaged,
+        "the checksum is over all that comes before it"
+    );
+}
+
+#[test]
+fn markers() {
+    let [text, copy] = MARKERS.map(|name| fs::read(path(name).with_extension("txt")).unwrap());
+    assert_eq!(marker::text(1).as_bytes(), text);
+    assert_eq!(marker::copy(1).as_bytes(), copy);
+    assert_eq!((marker::read_text(&text), marker::read_copy(&copy)), (Some(1), Some(1)));
+    for at in 0..copy.len() {
+        let mut flipped = copy.clone();
+        flipped[at] ^= 1;
+        assert_eq!((marker::read_copy(&flipped), marker::read_copy(&copy[..at])), (None, None), "{at}");
+    }
+}
+
 /// The number of every choice: the fixtures hold some of them, a change of order would move them all.
 #[test]
 fn numbers_of_choices() {
@@ -154,7 +189,10 @@ fn every_fixture_is_read() {
         .collect();
     let slots = ["slot-tenant-stable", "slot-tenant-migrating", "slot-catalog", "slot-engine"];
     let known = values::keys().into_iter().map(|(name, _)| name);
-    let known =
-        known.chain(values::records().into_iter().map(|(name, ..)| name)).chain(slots).chain([JOURNAL]);
+    let known = known
+        .chain(values::records().into_iter().map(|(name, ..)| name))
+        .chain(slots)
+        .chain([JOURNAL, SEALED])
+        .chain(MARKERS);
     assert_eq!(found, known.map(str::to_owned).collect());
 }

@@ -6,10 +6,10 @@ use cutover_formats::meta::{
 };
 use cutover_formats::record::{
     Answer, Assignment, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd, KeyRecord, Marker,
-    NoteRecord, PayloadRecord, RequestRecord, StepRecord, StepState, Token,
+    NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, StepRecord, StepState, Token,
 };
 use cutover_formats::{
-    Expiring, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
+    Expiring, Family, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
     TenantId,
 };
 
@@ -43,6 +43,7 @@ pub(crate) fn keys() -> Vec<(&'static str, RowId<'static>)> {
         ("key-note-gap", RowId::Note(NoteId::Gap { name: name(), version: 2 })),
         ("key-note-replace", RowId::Note(NoteId::Replace { old: OLD })),
         ("key-note-copy-position", RowId::Note(NoteId::CopyPosition { migration: 41 })),
+        ("key-note-quarantine", quarantine_row()),
     ]
 }
 
@@ -72,7 +73,14 @@ pub(crate) fn records() -> Vec<(&'static str, RowId<'static>, Record)> {
     all.extend(steps().map(|(name, record)| (name, step_row(), Record::Step(record))));
     let note_row = || RowId::Note(NoteId::CopyPosition { migration: 41 });
     all.extend(notes().map(|(name, record)| (name, note_row(), Record::Note(record))));
+    let quarantine =
+        QuarantineRecord { to: vec![0, 0, 0, 7, 0x62], reason: "torn".to_owned(), at_ms: 1_790_000_000_900 };
+    all.push(("record-quarantine", quarantine_row(), Record::Quarantine(quarantine)));
     all
+}
+
+fn quarantine_row() -> RowId<'static> {
+    RowId::Note(NoteId::Quarantine { family: Family::Steps, key: vec![0, 0, 0, 7, 0x61].into() })
 }
 
 fn digest() -> [u8; 32] {
