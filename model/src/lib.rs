@@ -6,3 +6,4 @@ pub mod definition;
 pub mod launch;
 pub mod moves;
 pub mod status;
+pub mod tenant;
