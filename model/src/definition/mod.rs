@@ -8,7 +8,7 @@
 //! | [`Do::LookHome`], [`Do::LookOther`] | `Inner::find_definition` |
 //! | [`Do::Create`], [`Do::Sync`] | `Inner::commit` of a new record at home: visible, then durable |
 //! | [`Do::Bring`], [`Do::Sync`] | `Inner::bring_to_both`, `put_definition` |
-//! | [`Do::Fail`], [`Do::Note`] | a store that takes no write, `Inner::note_gap` |
+//! | [`Do::Fail`], [`Do::Note`], [`Do::GiveUp`] | a store that takes no write, `Inner::note_gap`, and its error |
 //! | [`Copying::Job`] | `Replicator::job`, `Inner::copy_position` |
 //! | [`Copying::Read`], [`Copying::Put`] | `Inner::copy_definitions`, a batch of one: the page, then the copy under the lock |
 //! | [`Copying::Mend`] | `Inner::repair_gaps`: `settle_difference`, the sync, the removal of the note |
@@ -46,7 +46,7 @@ pub struct Bounds {
     pub epochs: u8,
     /// Crashes.
     pub crashes: u8,
-    /// Failed writes of a definition to the store that launches do not go to.
+    /// Failed writes of a definition to the store that launches do not go to, and of gaps.
     pub failures: u8,
     /// Whether states that differ only in the names of clients are one.
     pub symmetric: bool,
@@ -119,6 +119,8 @@ pub enum Do {
     },
     /// Make the gap visible at home.
     Note,
+    /// Home takes no gap either: the caller gets an error.
+    GiveUp,
     /// Make what was written durable.
     Sync,
 }
@@ -232,7 +234,13 @@ impl Definitions {
                     [false, true].into_iter().for_each(|kept| act(Do::Fail { kept }));
                 }
             }
-            At::Failed => act(Do::Note),
+            At::Absent => act(Do::Create),
+            At::Failed => {
+                act(Do::Note);
+                if state.failures < self.bounds.failures {
+                    act(Do::GiveUp);
+                }
+            }
         }
     }
 

@@ -110,6 +110,8 @@ pub enum At {
     Locked,
     /// It has looked at home and found nothing there.
     LookedHome,
+    /// It has found nothing, and is to create it.
+    Absent,
     /// A new record is visible at home.
     Created,
     /// The definition exists; both stores are to have it.

@@ -74,7 +74,7 @@ impl Definitions {
                 let found = self.statuses.other(client.status).map_or(0, |other| state.seen(other, client.definition));
                 self.found(state, client, found)
             }
-            Do::Create => Client { at: At::Created, ..client },
+            Do::Create => self.create(state, client),
             Do::Bring => self.bring(state, client),
             Do::Fail { kept } => {
                 state.failures += 1;
@@ -87,6 +87,10 @@ impl Definitions {
             Do::Note => {
                 state.gap(home, client.definition).seen = true;
                 Client { at: At::Noted, ..client }
+            }
+            Do::GiveUp => {
+                state.failures += 1;
+                Client::default()
             }
             Do::Sync => self.sync(state, client, home),
         };
@@ -104,17 +108,19 @@ impl Definitions {
         Client { at: At::Entered, status, ..client }
     }
 
+    fn create(&self, state: &mut State, client: Client) -> Client {
+        let Op::Define(new) = client.op else { return Client::default() };
+        let definition = usize::from(client.definition);
+        let cells = state.sides.iter().filter_map(|side| side.records.get(definition));
+        let there: Vec<u8> = cells.flat_map(|cell| [cell.seen, cell.disk]).chain(state.told.get(definition).copied()).collect();
+        state.record(self.statuses.home(client.status), client.definition).seen = fresh(new, there);
+        Client { at: At::Created, ..client }
+    }
+
     /// The look at both stores is over, and this is what was found.
     fn found(&self, state: &mut State, client: Client, found: u8) -> Client {
         match (client.op, found) {
-            (Op::Define(new), 0) => {
-                let home = self.statuses.home(client.status);
-                let definition = usize::from(client.definition);
-                let there = state.sides.iter().filter_map(|side| side.records.get(definition));
-                let there = there.flat_map(|cell| [cell.seen, cell.disk]).chain(state.told.get(definition).copied());
-                state.record(home, client.definition).seen = fresh(new, there.collect::<Vec<_>>());
-                Client { at: At::Created, ..client }
-            }
+            (Op::Define(_), 0) => Client { at: At::Absent, ..client },
             (_, 0) => Client::default(),
             (Op::Define(new), found) if bytes(found) != new => {
                 // A conflict: it says that the definition exists with other bytes.

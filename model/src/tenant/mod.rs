@@ -51,8 +51,6 @@ pub enum Mutant {
     ForgottenFirst,
     /// A store that is left is not put on the list to retire.
     NoList,
-    /// Opening does not count the stores that are on lists to retire.
-    RetiringNotCounted,
     /// Nobody waits for operations, nor asks whether they hold the store.
     NoWait,
     /// A store is removed though other tenants use it.
@@ -144,30 +142,37 @@ impl Tenants {
             out.extend((0..self.bounds.stores).filter(|id| tenant.holds & 1 << id != 0).map(|id| Action::Write(n, id)));
             out.push(Action::Leave(n));
         }
-        let free = state.is_free();
+        let free = self.is_free(state);
         match tenant.step {
-            Step::Rest if tenant.target.is_some() => {
-                [false, true].into_iter().for_each(|there| out.push(Action::Finish(n, there)));
+            Step::Rest => {
+                if tenant.target.is_some() {
+                    [false, true].into_iter().for_each(|there| out.push(Action::Finish(n, there)));
+                } else if free {
+                    self.places(state, n, out);
+                }
+                self.retirement(state, n, out);
             }
-            Step::Rest if tenant.retire.is_some() => self.retirement(state, n, out),
-            Step::Rest if free => self.places(state, n, out),
             Step::Placing(_) => out.push(Action::Create(n)),
             Step::Placed(_) => out.push(Action::Start(n)),
-            Step::Removing => {
-                if !self.is(Mutant::RemovedUnlocked) || free {
-                    out.push(if self.is(Mutant::StruckFirst) { Action::Strike(n) } else { Action::Destroy(n) });
-                }
-            }
+            Step::Removing if self.is(Mutant::StruckFirst) => out.push(Action::Strike(n)),
+            Step::Removing if free || !self.is(Mutant::RemovedUnlocked) => out.push(Action::Destroy(n)),
             Step::Destroyed => out.push(Action::Strike(n)),
             Step::Struck => out.push(Action::Destroy(n)),
             Step::Sharing => out.push(Action::RemoveRows(n)),
             Step::RowsRemoved if free => out.push(Action::ReleaseShared(n)),
             Step::Released => out.push(Action::Retired(n)),
-            Step::Rest | Step::RowsRemoved => {}
+            Step::Removing | Step::RowsRemoved => {}
         }
-        if tenant.step == Step::Rest && tenant.retire.is_some() && self.is(Mutant::OwnRetired) && free {
-            self.places(state, n, out);
-        }
+    }
+
+    /// Whether nobody holds the catalog's lock.
+    fn is_free(&self, state: &State) -> bool {
+        let holds = |step| match step {
+            Step::Placing(_) | Step::Destroyed | Step::Struck => true,
+            Step::Removing => !self.is(Mutant::RemovedUnlocked),
+            _ => false,
+        };
+        !state.tenants.iter().any(|tenant| holds(tenant.step))
     }
 
     fn places(&self, state: &State, n: u8, out: &mut Vec<Action>) {
@@ -175,7 +180,7 @@ impl Tenants {
         for path in [0, 1] {
             match state.listed_at(path) {
                 Some(id) if id == tenant.home => {}
-                Some(id) if Some(id) == tenant.retire && !self.is(Mutant::OwnRetired) => {}
+                Some(id) if tenant.retire & 1 << id != 0 && !self.is(Mutant::OwnRetired) => {}
                 Some(_) => out.push(Action::Place(n, path)),
                 None if state.next_id() < self.bounds.stores => out.push(Action::Place(n, path)),
                 None => {}
@@ -186,12 +191,10 @@ impl Tenants {
     fn retirement(&self, state: &State, n: u8, out: &mut Vec<Action>) {
         let tenant = state.tenant(n);
         let waited = !tenant.awaited || self.is(Mutant::NoWait);
-        if !waited || !state.is_free() {
-            return;
-        }
+        let Some(id) = tenant.leaving().filter(|_| waited && self.is_free(state)) else { return };
         if self.is(Mutant::ForgottenFirst) {
             out.push(Action::Retired(n));
-        } else if tenant.retire.is_some_and(|id| !self.is_busy(state, n, id)) {
+        } else if !self.is_busy(state, n, id) {
             out.push(Action::Release(n));
         }
     }

@@ -53,8 +53,8 @@ pub struct Tenant {
     pub home: Id,
     /// The store that it moves to.
     pub target: Option<Id>,
-    /// The store that it has left.
-    pub retire: Option<Id>,
+    /// The stores that it has left, a bit each.
+    pub retire: u8,
     /// What is being done.
     pub step: Step,
     /// The stores that an operation of it holds, a bit each; none if there is no operation.
@@ -67,7 +67,7 @@ pub struct Tenant {
 
 impl Tenant {
     const fn new() -> Self {
-        Self { home: 0, target: None, retire: None, step: Step::Rest, holds: 0, awaited: false, rows: 1 }
+        Self { home: 0, target: None, retire: 0, step: Step::Rest, holds: 0, awaited: false, rows: 1 }
     }
 
     /// Whether its record names the store as one that it uses.
@@ -79,7 +79,13 @@ impl Tenant {
     /// Whether its record names the store, to retire it perhaps.
     #[must_use]
     pub fn names(&self, id: Id) -> bool {
-        self.uses(id) || self.retire == Some(id)
+        self.uses(id) || self.retire & 1 << id != 0
+    }
+
+    /// The store that it is leaving: the first of those.
+    #[must_use]
+    pub fn leaving(&self) -> Option<Id> {
+        (self.retire != 0).then(|| self.retire.trailing_zeros() as Id)
     }
 
     /// Whether it is about to name it.
@@ -149,7 +155,7 @@ impl State {
             wrongs: Wrongs::default(),
         };
         state.set_line(0, Line::Listed(0));
-        state.count_users(true);
+        state.count_users();
         state
     }
 
@@ -237,19 +243,11 @@ impl State {
     }
 
     /// Counts anew who uses which store.
-    pub fn count_users(&mut self, retiring: bool) {
+    pub fn count_users(&mut self) {
         let tenants = self.tenants;
         for (id, users) in (0..).zip(&mut self.users) {
-            let uses = |tenant: &Tenant| if retiring { tenant.names(id) } else { tenant.uses(id) };
-            *users = (0..).zip(&tenants).filter(|(_, tenant)| uses(tenant)).fold(0, |all, (n, _)| all | 1 << n);
+            *users = (0..).zip(&tenants).filter(|(_, tenant)| tenant.names(id)).fold(0, |all, (n, _)| all | 1 << n);
         }
-    }
-
-    /// Whether nobody holds the catalog's lock.
-    #[must_use]
-    pub fn is_free(&self) -> bool {
-        let holds = |step| matches!(step, Step::Placing(_) | Step::Destroyed | Step::Struck);
-        !self.tenants.iter().any(|tenant| holds(tenant.step) || tenant.step == Step::Removing)
     }
 
     /// The same state whatever the tenants are called: no step and no property tells them apart.
@@ -286,9 +284,9 @@ impl fmt::Display for State {
             if let Some(target) = tenant.target {
                 write!(f, " to {target}")?;
             }
-            if let Some(retire) = tenant.retire {
-                write!(f, " retiring {retire}")?;
-            }
+            (0..STORES as u8)
+                .filter(|id| tenant.retire & 1 << id != 0)
+                .try_for_each(|id| write!(f, " retiring {id}"))?;
             if tenant.step != Step::Rest {
                 write!(f, " {:?}", tenant.step)?;
             }

@@ -1,6 +1,6 @@
 //! What each action of the tenant model does.
 
-use super::state::{Id, Line, State, Step, Up, Wrongs};
+use super::state::{Id, Line, State, Step, Up};
 use super::{Action, Mutant, Tenants};
 
 impl Tenants {
@@ -28,33 +28,29 @@ impl Tenants {
             Action::Finish(n, there) => self.finish(&mut next, n, there),
             Action::Release(n) => self.release(&mut next, n),
             Action::Destroy(n) => {
-                let Some(id) = next.tenant(n).retire else { return next };
+                let Some(id) = next.tenant(n).leaving() else { return next };
                 let struck = next.tenant(n).step == Step::Struck;
                 destroy(&mut next, id, struck);
                 next.tenant_mut(n).step = if struck { Step::Released } else { Step::Destroyed };
             }
             Action::Strike(n) => {
-                let Some(id) = next.tenant(n).retire else { return next };
+                let Some(id) = next.tenant(n).leaving() else { return next };
                 let first = next.tenant(n).step == Step::Removing;
-                if !first {
-                    next.set_line(id, Line::Retired);
-                    next.change_users(id, |_| 0);
-                } else {
-                    // Where the rule is left out: the path is kept by the order of the two steps in the model only.
-                    next.set_line(id, Line::Retired);
-                }
+                next.set_line(id, Line::Retired);
+                next.change_users(id, |_| 0);
                 next.tenant_mut(n).step = if first { Step::Struck } else { Step::Released };
             }
             Action::RemoveRows(n) => remove_rows(&mut next, n),
             Action::ReleaseShared(n) => self.release_shared(&mut next, n),
             Action::Retired(n) => {
                 let tenant = next.tenant_mut(n);
-                (tenant.retire, tenant.step) = (None, Step::Rest);
+                tenant.retire &= tenant.retire.wrapping_sub(1);
+                tenant.step = Step::Rest;
             }
             Action::Crash => crash(&mut next),
             Action::Open => {
                 next.up = Up::Opening;
-                next.count_users(!self.is(Mutant::RetiringNotCounted));
+                next.count_users();
             }
             Action::DestroyOrphan(id) => {
                 destroy(&mut next, id, false);
@@ -72,6 +68,10 @@ impl Tenants {
     fn place(&self, state: &mut State, n: u8, path: u8) {
         if let Some(id) = state.listed_at(path) {
             state.wrongs.stale |= state.tenant(n).rows & 1 << id != 0;
+            // Opening it makes it, if a crash has cut its removal short.
+            if state.files_at(path).is_none() {
+                state.set_files(path, Some(id));
+            }
             state.change_users(id, |users| users | 1 << n);
             state.tenant_mut(n).step = Step::Placed(id);
             return;
@@ -112,12 +112,12 @@ impl Tenants {
         if no_list {
             state.change_users(left, |users| users & !(1 << n));
         } else {
-            tenant.retire = Some(left);
+            tenant.retire |= 1 << left;
         }
     }
 
     fn release(&self, state: &mut State, n: u8) {
-        let Some(id) = state.tenant(n).retire else { return };
+        let Some(id) = state.tenant(n).leaving() else { return };
         let others = state.users(id) & !(1 << n) != 0 && !self.is(Mutant::OthersNotCounted);
         state.tenant_mut(n).step = match state.is_listed(id) {
             false => Step::Released,
@@ -127,7 +127,7 @@ impl Tenants {
     }
 
     fn release_shared(&self, state: &mut State, n: u8) {
-        let Some(id) = state.tenant(n).retire else { return };
+        let Some(id) = state.tenant(n).leaving() else { return };
         if state.users(id) & !(1 << n) != 0 || !state.is_listed(id) {
             state.change_users(id, |users| users & !(1 << n));
             state.tenant_mut(n).step = Step::Released;
@@ -154,7 +154,7 @@ fn destroy(state: &mut State, id: Id, struck: bool) {
 
 fn remove_rows(state: &mut State, n: u8) {
     let tenant = state.tenant_mut(n);
-    let Some(id) = tenant.retire else { return };
+    let Some(id) = tenant.leaving() else { return };
     let lost = tenant.uses(id);
     tenant.rows &= !(1 << id);
     tenant.step = Step::RowsRemoved;
@@ -170,5 +170,4 @@ fn crash(state: &mut State) {
     state.up = Up::Down;
     state.orphan_destroyed = false;
     state.crashes += 1;
-    let Wrongs { .. } = state.wrongs;
 }
