@@ -1,8 +1,9 @@
 //! A model
 pub mod check;
+mod engine;
 pub mod control;
 pub mod definition;
-mod engine;
 pub mod launch;
 pub mod moves;
 pub mod status;
+pub mod tenant;

@@ -8,7 +8,7 @@
 //! | [`Do::LookHome`], [`Do::LookOther`] | `Inner::find_definition` |
 //! | [`Do::Create`], [`Do::Sync`] | `Inner::commit` of a new record at home: visible, then durable |
 //! | [`Do::Bring`], [`Do::Sync`] | `Inner::bring_to_both`, `put_definition` |
-//! | [`Do::Fail`], [`Do::Note`] | a store that takes no write, `Inner::note_gap` |
+//! | [`Do::Fail`], [`Do::Note`], [`Do::GiveUp`] | a store that takes no write, `Inner::note_gap`, and its error |
 //! | [`Copying::Job`] | `Replicator::job`, `Inner::copy_position` |
 //! | [`Copying::Read`], [`Copying::Put`] | `Inner::copy_definitions`, a batch of one: the page, then the copy under the lock |
 //! | [`Copying::Mend`] | `Inner::repair_gaps`: `settle_difference`, the sync, the removal of the note |
@@ -46,7 +46,7 @@ pub struct Bounds {
     pub epochs: u8,
     /// Crashes.
     pub crashes: u8,
-    /// Failed writes of a definition to the store that launches do not go to.
+    /// Failed writes of a definition to the store that launches do not go to, and of gaps.
     pub failures: u8,
     /// Whether states that differ only in the names of clients are one.
     pub symmetric: bool,
@@ -119,6 +119,8 @@ pub enum Do {
     },
     /// Make the gap visible at home.
     Note,
+    /// Home takes no gap either: the caller gets an error.
+    GiveUp,
     /// Make what was written durable.
     Sync,
 }
@@ -232,7 +234,13 @@ impl Definitions {
                     [false, true].into_iter().for_each(|kept| act(Do::Fail { kept }));
                 }
             }
-            At::Failed => act(Do::Note),
+            At::Absent => act(Do::Create),
+            At::Failed => {
+                act(Do::Note);
+                if state.failures < self.bounds.failures {
+                    act(Do::GiveUp);
+                }
+            }
         }
     }
 
@@ -319,8 +327,7 @@ impl Definitions {
     }
 
     fn is_stuck(&self, state: &State) -> bool {
-        let busy =
-            state.clients.iter().any(|client| client.at != At::Idle) || state.replicator.task != Task::Rest;
+        let busy = state.clients.iter().any(|client| client.at != At::Idle) || state.replicator.task != Task::Rest;
         if !busy && state.control.is_settled() && state.control.waited {
             return false;
         }
@@ -333,8 +340,7 @@ impl Definitions {
 /// The names of the properties.
 pub mod property {
     /// I4, the first half.
-    pub const BOTH: &str =
-        "I4: from the switch on what is acknowledged is in both stores, or its gap is noted";
+    pub const BOTH: &str = "I4: from the switch on what is acknowledged is in both stores, or its gap is noted";
     /// I4, the second half.
     pub const SAME: &str = "I4: no definition differs between the stores";
     /// And it is never another one.
@@ -407,9 +413,9 @@ fn in_both(model: &Definitions, state: &State, definition: usize) -> bool {
         let gap = state.sides.get(store).and_then(|side| side.gaps.get(definition));
         gap.is_some_and(|gap| if disk { gap.disk } else { gap.seen })
     };
-    [false, true]
-        .into_iter()
-        .all(|disk| (has(0, disk) && (has(1, disk) || noted(0, disk))) || (has(1, disk) && noted(1, disk)))
+    [false, true].into_iter().all(|disk| {
+        (has(0, disk) && (has(1, disk) || noted(0, disk))) || (has(1, disk) && noted(1, disk))
+    })
 }
 
 fn is_kept(model: &Definitions, state: &State, definition: usize) -> bool {
@@ -450,12 +456,9 @@ fn safety() -> Vec<Property<Definitions>> {
 fn reached() -> Vec<Property<Definitions>> {
     macro_rules! phase {
         ($phase:ident) => {
-            Property::sometimes(
-                concat!("phase ", stringify!($phase)),
-                |model: &Definitions, state: &State| {
-                    model.statuses.phase(state.control.register.1) == Phase::$phase
-                },
-            )
+            Property::sometimes(concat!("phase ", stringify!($phase)), |model: &Definitions, state: &State| {
+                model.statuses.phase(state.control.register.1) == Phase::$phase
+            })
         };
     }
     vec![
@@ -473,14 +476,11 @@ fn reached() -> Vec<Property<Definitions>> {
                 && state.acknowledged.first() == Some(&true)
                 && model.statuses.after(record.status, Move::Start).is_some()
         }),
-        Property::sometimes(
-            "a definition in one store only after a crash",
-            |model: &Definitions, state: &State| {
-                state.control.up
-                    && state.crashes > 0
-                    && model.statuses.phase(state.control.register.1) == Phase::PostMigration
-                    && (state.seen(0, 0) == 0) != (state.seen(1, 0) == 0)
-            },
-        ),
+        Property::sometimes("a definition in one store only after a crash", |model: &Definitions, state: &State| {
+            state.control.up
+                && state.crashes > 0
+                && model.statuses.phase(state.control.register.1) == Phase::PostMigration
+                && (state.seen(0, 0) == 0) != (state.seen(1, 0) == 0)
+        }),
     ]
 }

@@ -34,9 +34,7 @@ impl Definitions {
         match turn {
             Turn::Remove(store) => *state.side(store) = Default::default(),
             // Positions belong to a migration.
-            Turn::Move(Move::Start) => {
-                state.sides.iter_mut().for_each(|side| side.position = Default::default())
-            }
+            Turn::Move(Move::Start) => state.sides.iter_mut().for_each(|side| side.position = Default::default()),
             // What was defined since is compared first.
             Turn::AskReverse => state.verified = false,
             _ => {}
@@ -73,13 +71,10 @@ impl Definitions {
                 (found, _) => self.found(state, client, found),
             },
             Do::LookOther => {
-                let found = self
-                    .statuses
-                    .other(client.status)
-                    .map_or(0, |other| state.seen(other, client.definition));
+                let found = self.statuses.other(client.status).map_or(0, |other| state.seen(other, client.definition));
                 self.found(state, client, found)
             }
-            Do::Create => Client { at: At::Created, ..client },
+            Do::Create => self.create(state, client),
             Do::Bring => self.bring(state, client),
             Do::Fail { kept } => {
                 state.failures += 1;
@@ -87,15 +82,15 @@ impl Definitions {
                 if let Some(other) = self.statuses.other(client.status).filter(|_| kept) {
                     state.record(other, client.definition).disk = value;
                 }
-                if self.is(Mutant::NoGap) {
-                    finish(state, client, home)
-                } else {
-                    Client { at: At::Failed, ..client }
-                }
+                if self.is(Mutant::NoGap) { finish(state, client, home) } else { Client { at: At::Failed, ..client } }
             }
             Do::Note => {
                 state.gap(home, client.definition).seen = true;
                 Client { at: At::Noted, ..client }
+            }
+            Do::GiveUp => {
+                state.failures += 1;
+                Client::default()
             }
             Do::Sync => self.sync(state, client, home),
         };
@@ -106,26 +101,26 @@ impl Definitions {
 
     fn enter(&self, state: &mut State, client: Client) -> Client {
         let (_, status) = state.control.register;
-        if [0, 1].into_iter().any(|store| self.statuses.names(status, store) && !state.stores.is_open(store))
-        {
+        if [0, 1].into_iter().any(|store| self.statuses.names(status, store) && !state.stores.is_open(store)) {
             state.wrongs.failed = true;
             return Client::default();
         }
         Client { at: At::Entered, status, ..client }
     }
 
+    fn create(&self, state: &mut State, client: Client) -> Client {
+        let Op::Define(new) = client.op else { return Client::default() };
+        let definition = usize::from(client.definition);
+        let cells = state.sides.iter().filter_map(|side| side.records.get(definition));
+        let there: Vec<u8> = cells.flat_map(|cell| [cell.seen, cell.disk]).chain(state.told.get(definition).copied()).collect();
+        state.record(self.statuses.home(client.status), client.definition).seen = fresh(new, there);
+        Client { at: At::Created, ..client }
+    }
+
     /// The look at both stores is over, and this is what was found.
     fn found(&self, state: &mut State, client: Client, found: u8) -> Client {
         match (client.op, found) {
-            (Op::Define(new), 0) => {
-                let home = self.statuses.home(client.status);
-                let definition = usize::from(client.definition);
-                let there = state.sides.iter().filter_map(|side| side.records.get(definition));
-                let there =
-                    there.flat_map(|cell| [cell.seen, cell.disk]).chain(state.told.get(definition).copied());
-                state.record(home, client.definition).seen = fresh(new, there.collect::<Vec<_>>());
-                Client { at: At::Created, ..client }
-            }
+            (Op::Define(_), 0) => Client { at: At::Absent, ..client },
             (_, 0) => Client::default(),
             (Op::Define(new), found) if bytes(found) != new => {
                 // A conflict: it says that the definition exists with other bytes.
@@ -190,14 +185,7 @@ impl Definitions {
                     self.put(state, to, definition, value);
                     state.side(to).position.seen = definition + 1;
                 }
-                self.go_on(
-                    state,
-                    if definition + 1 < last {
-                        Task::Copy(definition + 1)
-                    } else {
-                        Task::Done { compared: false }
-                    },
-                );
+                self.go_on(state, if definition + 1 < last { Task::Copy(definition + 1) } else { Task::Done { compared: false } });
             }
             (Copying::Mend, task) => self.mend(state, task),
             (Copying::Compare, Task::Compare(definition)) => {
@@ -229,16 +217,11 @@ impl Definitions {
         let to = self.statuses.store(record.status, cutover::Role::Target).unwrap_or_default();
         let task = if next == Next::Copy {
             let position = state.side(to).position.seen;
-            if position < self.bounds.definitions {
-                Task::Copy(position)
-            } else {
-                Task::Done { compared: false }
-            }
+            if position < self.bounds.definitions { Task::Copy(position) } else { Task::Done { compared: false } }
         } else {
             Task::Mend(0, 0)
         };
-        state.replicator =
-            Replicator { task, epoch: record.epoch, status: record.status, pinned: false, awaited: false };
+        state.replicator = Replicator { task, epoch: record.epoch, status: record.status, pinned: false, awaited: false };
     }
 
     /// A batch is over: the pin goes, and with it the job if its epoch is over.
@@ -273,9 +256,9 @@ impl Definitions {
 
     fn mend(&self, state: &mut State, task: Task) {
         let (definition, noted) = match task {
-            Task::Mend(definition, store)
-            | Task::Mended(definition, store)
-            | Task::MendSynced(definition, store) => (definition, store),
+            Task::Mend(definition, store) | Task::Mended(definition, store) | Task::MendSynced(definition, store) => {
+                (definition, store)
+            }
             _ => return,
         };
         let next = if noted == 0 {
@@ -290,11 +273,8 @@ impl Definitions {
                 state.replicator.pinned = true;
                 self.level(state, definition);
                 let synced = self.is(Mutant::MendNotSynced);
-                state.replicator.task = if synced {
-                    Task::MendSynced(definition, noted)
-                } else {
-                    Task::Mended(definition, noted)
-                };
+                state.replicator.task =
+                    if synced { Task::MendSynced(definition, noted) } else { Task::Mended(definition, noted) };
             }
             Task::Mended(..) => {
                 state.side(1 - noted).flush();
