@@ -44,12 +44,16 @@ impl Inner {
     /// If what has to be finished first cannot be. The store is not in use then.
     pub(crate) fn take_into_use(&self, new: &Arc<Space>) -> Result<()> {
         let op = self.enter_with("open a store again", Some(new))?;
-        let settled = match self.finish(&op) {
-            Ok(settled) => settled,
-            Err(err) if new.failure().is_some() => return Err(err),
-            // If the other store has failed too, what needs both stays in doubt until both are there, and this one serves the rest.
-            Err(_) if op.home_first().any(|space| space.failure().is_some()) => Vec::new(),
-            Err(err) => return Err(err),
+        // If the other store has failed too, what needs both stays in doubt until both are there, and this one serves the rest. What
+        // the other one's failed handle shows may be lost, so nothing is finished by it.
+        let other_failed = || op.home_first().any(|space| space.id != new.id && space.failure().is_some());
+        let settled = match other_failed() {
+            true => Vec::new(),
+            false => match self.finish(&op) {
+                Ok(settled) => settled,
+                Err(_) if new.failure().is_none() && other_failed() => Vec::new(),
+                Err(err) => return Err(err),
+            },
         };
         drop(op);
         self.queue.forget(new.id);

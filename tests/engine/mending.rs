@@ -1,11 +1,15 @@
 //! A store that fails is opened again while the engine runs: what was in doubt is known then, and nothing else has changed.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cutover::clock::ManualClock;
 use cutover::{
-    Completion, ConflictPolicy, Durability, Ending, Engine, ErrorKind, Filter, Hold, InstanceId, Launched,
-    MigrationOptions, Phase, Result, Retention, Settled, Tenant,
+    Completion, ConflictPolicy, Durability, Ending, Engine, ErrorKind, Event, Filter, Hold, InstanceId,
+    Launched, MigrationOptions, Observer, Phase, Result, Retention, Settled, Tenant,
 };
+
+use parking_lot::Mutex;
 
 use crate::common::{DROP, KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step, work};
 use crate::disks::Machine;
@@ -54,6 +58,10 @@ fn a_full_disk_is_said_and_launches_go_on_when_there_is_space() {
         let engine = machine.open();
         let tenant = tenant(&engine, memory("a"), KEEP);
         let before = started(tenant.launch(&with_step("before").request_id("before")).unwrap());
+        let worker = tenant.worker("w").unwrap();
+        // From here on the engine knows in memory that no other step is ready.
+        let held = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+        assert_eq!((held.instance, worker.claim("default", LONG, Duration::ZERO).unwrap()), (before, None));
         machine.fill("a");
         let doubtful = with_step("doubtful").request_id("doubtful");
         let said = refused(tenant.launch(&doubtful), ErrorKind::Indeterminate);
@@ -73,21 +81,14 @@ fn a_full_disk_is_said_and_launches_go_on_when_there_is_space() {
         assert!(there.is_none_or(|there| there.id == id), "the same answer as the first time");
         started(tenant.launch(&keyed("next")).unwrap());
         assert_eq!(machine.openings("a"), 2);
-        // The steps of all of them are given out, the doubtful one's too.
-        let worker = tenant.worker("w").unwrap();
-        let mut seen = Vec::new();
-        for _ in 0..2 {
-            let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
-            assert_eq!(
-                worker.complete(&task, Completion::default()).unwrap(),
-                Settled::Done { ended: Some(Ending::Completed) }
-            );
-            seen.push(task.instance);
+        // The doubtful one's step is given out, and the lease from before is good.
+        let given = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+        assert_eq!(given.instance, id);
+        for task in [held, given] {
+            let settled = worker.complete(&task, Completion::default()).unwrap();
+            assert_eq!(settled, Settled::Done { ended: Some(Ending::Completed) });
         }
-        seen.sort_unstable();
-        let mut both = [before, id];
-        both.sort_unstable();
-        assert_eq!(seen, both);
+        assert_eq!(worker.claim("default", LONG, Duration::ZERO).unwrap(), None);
         engine.close(LONG).unwrap();
     }
 }
@@ -139,18 +140,21 @@ fn a_lease_from_before_is_good_for_one_result() {
 #[test]
 fn what_turns_out_to_have_happened_is_collected() {
     let machine = Machine::new();
-    let engine = machine.open();
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let engine = machine.builder().background(false).clock(clock.clone()).open().unwrap();
     let short = Retention { instance_ms: 1_000, key_ms: 1_000, request_ms: 1_000 };
     let tenant = tenant(&engine, memory("a"), short);
     let id = started(tenant.launch(&keyed("k")).unwrap());
+    engine.step().unwrap();
     machine.fail("a");
     refused(tenant.end(id, Ending::Completed, b"", ""), ErrorKind::Indeterminate);
     machine.mend("a", true);
-    let until = Instant::now() + LONG;
-    while at_last(|| tenant.instance(id)).is_some() {
-        assert!(Instant::now() < until, "it was never collected");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    engine.step().unwrap();
+    assert_eq!(tenant.instance(id).unwrap().unwrap().ending(), Some(Ending::Completed));
+    engine.step().unwrap();
+    clock.advance(Duration::from_secs(1));
+    engine.step().unwrap();
+    assert!(tenant.instance(id).unwrap().is_none(), "it was never collected");
 }
 
 #[test]
@@ -340,7 +344,7 @@ fn a_definition_that_a_lost_copy_took_along_is_copied_again_before_the_switch() 
 #[test]
 fn step_mends_too_and_keeps_to_its_pauses() {
     let machine = Machine::new();
-    let clock = std::sync::Arc::new(cutover::clock::ManualClock::at(1_000_000));
+    let clock = Arc::new(ManualClock::at(1_000_000));
     let engine = machine.builder().background(false).clock(clock.clone()).open().unwrap();
     let tenant = tenant(&engine, memory("a"), KEEP);
     machine.fill("a");
@@ -359,7 +363,7 @@ fn step_mends_too_and_keeps_to_its_pauses() {
 fn at_buffered_what_was_written_is_synced_within_a_second_and_at_synced_never_besides() {
     for durability in [Durability::Buffered, Durability::Synced] {
         let machine = Machine::new();
-        let clock = std::sync::Arc::new(cutover::clock::ManualClock::at(1_000_000));
+        let clock = Arc::new(ManualClock::at(1_000_000));
         let builder = machine.builder().background(false).clock(clock.clone()).durability(durability);
         let engine = builder.open().unwrap();
         let tenant = tenant(&engine, memory("a"), KEEP);
@@ -399,4 +403,45 @@ fn a_handle_in_which_even_reads_fail_is_opened_again() {
     }
     assert_eq!(machine.openings("a"), 2);
     assert_eq!(tenant.launch(&keyed("k")).unwrap(), Launched::Conflict { instance: id });
+}
+
+/// Events as they came.
+#[derive(Default)]
+struct Seen(Mutex<Vec<Event>>);
+
+impl Observer for Seen {
+    fn on_event(&self, event: &Event) {
+        self.0.lock().push(event.clone());
+    }
+}
+
+/// Both stores were compared, and then the target loses what it had: they are compared again before the switch.
+#[test]
+fn what_was_compared_before_a_store_failed_does_not_count() {
+    let machine = Machine::new();
+    let seen = Arc::new(Seen::default());
+    let engine = machine.builder().observer(seen.clone()).open().unwrap();
+    let tenant = tenant(&engine, memory("a"), DROP);
+    tenant.migration().start(memory("b"), MigrationOptions::default().hold_switch(true)).unwrap();
+    let until = Instant::now() + LONG;
+    while tenant.migration().progress().waiting_for != "being released" {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // The sync before the switch fails, and takes the copies along.
+    machine.fail("b");
+    tenant.migration().release(Hold::Switch).unwrap();
+    while tenant.migration().progress().error.is_none() {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    machine.mend("b", false);
+    reach(&tenant, Phase::PostMigration);
+    let events = seen.0.lock();
+    let at = |what: &dyn Fn(&Event) -> bool| events.iter().position(what).unwrap();
+    let mended = at(&|event| matches!(event, Event::StoreMended { .. }));
+    let switched = at(&|event| matches!(event, Event::Phase { to: Phase::Migration, .. }));
+    let compared = &events[mended..switched];
+    let copied = |event: &Event| matches!(event, Event::Verified { compared: 1, .. });
+    assert!(compared.iter().any(copied), "{events:?}");
 }
