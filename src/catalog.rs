@@ -254,9 +254,12 @@ impl Catalog {
         if let Some(space) = state.open.get(&record.id) {
             return Ok(Arc::clone(space));
         }
-        let store = self
-            .driver(&record.driver)?
-            .open(&self.dir.join(&record.path))
+        // What an earlier process wrote and did not sync is seen from here on, and answered from: so it must not get lost any more.
+        let open = |driver: Arc<dyn Driver>| {
+            let store = driver.open(&self.dir.join(&record.path))?;
+            store.sync().map(|()| store)
+        };
+        let store = open(self.driver(&record.driver)?)
             .map_err(|err| err.context(format!("opening {} ({})", record.id, record.driver)))?;
         let space = Space::new(record.id, record.driver.clone(), store, self.layout(&record.layout)?);
         let space = Arc::new(space);

@@ -35,7 +35,7 @@ pub enum ReusePolicy {
 }
 
 /// A request to start an instance.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Launch {
     pub(crate) definition: String,
     pub(crate) version: u32,
@@ -139,7 +139,7 @@ impl Launch {
 }
 
 /// A step to be created.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewStep {
     pub(crate) name: String,
     pub(crate) queue: String,
@@ -254,7 +254,7 @@ pub enum Defined {
 }
 
 /// A definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Definition {
     /// Its name.
     pub name: String,
@@ -282,7 +282,7 @@ pub enum InstanceState {
 }
 
 /// An instance as a query shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Instance {
     /// Its id.
     pub id: InstanceId,
@@ -331,7 +331,7 @@ pub enum Ended {
 }
 
 /// A step that a worker holds under a lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Task {
     /// Its instance.
     pub instance: InstanceId,
@@ -365,7 +365,7 @@ pub enum Beat {
 }
 
 /// The result of a step.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Completion {
     /// What the step gave back; up to [`MAX_PAYLOAD`] bytes.
     pub result: Vec<u8>,
