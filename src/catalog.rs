@@ -130,7 +130,6 @@ impl Catalog {
         let driver = self.driver(&spec.driver)?;
         let mut state = self.state.lock();
         let path = self.path_of(spec, &state.record);
-        limits::check_size("the path of a store", path.len(), 4096)?;
         let there = state.record.stores.iter().find(|store| !store.retired && store.path == path).cloned();
         if let Some(record) = there {
             if let Some(err) = refuse(record.id) {
@@ -166,8 +165,19 @@ impl Catalog {
         Ok(space)
     }
 
-    /// Says that `spec` names a driver and a layout that exist.
+    /// Says that `spec` names a driver and a layout that exist, and a path that the record of a store can hold.
     pub(crate) fn check(&self, spec: &StoreSpec) -> Result<()> {
+        limits::check_size("the name of the driver", spec.driver.len(), limits::MAX_NAME)?;
+        limits::check_size("the name of the layout", spec.layout.len(), limits::MAX_NAME)?;
+        if let Some(path) = &spec.path {
+            let text = path.to_str().filter(|text| !text.contains('\0'));
+            let bad = || {
+                let message = format!("the path of a store {path:?} is not UTF-8, or has a zero byte");
+                Error::new(ErrorKind::InvalidInput, message)
+            };
+            limits::check_size("the path of a store", path.as_os_str().len(), limits::MAX_PATH)?;
+            text.ok_or_else(bad)?;
+        }
         self.driver(&spec.driver)?;
         self.layout(&spec.layout).map(drop)
     }

@@ -43,6 +43,7 @@ fn a_directory_is_read_whole_or_not_at_all_unless_told_to_skip() {
     assert_eq!(found.skipped.len(), 1);
 }
 
+/// The recorded workflows lie beside a checkout in some places and not in others.
 #[test]
 fn the_recorded_workflows_are_read() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/wfinstances");

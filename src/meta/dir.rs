@@ -1,10 +1,12 @@
 //! The data directory: made once, recognised later, and held by one engine at a time.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
+#[cfg(unix)]
+use rustix::fs::OFlags;
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -23,6 +25,10 @@ impl DataDir {
     /// Opens the directory, or makes it if it is missing or empty.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         if !path.exists() {
+            if path.is_symlink() {
+                let message = format!("{} is a symbolic link that leads nowhere", path.display());
+                return Err(Error::new(ErrorKind::Foreign, message));
+            }
             create_private(path)?;
         }
         let finished = recognise(path)?;
@@ -78,7 +84,7 @@ fn recognise(path: &Path) -> Result<bool> {
     if !path.is_dir() {
         return Err(Error::new(ErrorKind::Foreign, format!("{shown} is not a directory")));
     }
-    let text = match fs::read(path.join(MARKER)) {
+    let text = match read(&path.join(MARKER)) {
         // What is not text does not say what it should either.
         Ok(text) => String::from_utf8(text).unwrap_or_default(),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
@@ -125,8 +131,7 @@ fn only_our_beginnings(path: &Path) -> Result<()> {
 /// Makes what is missing; the marker comes last.
 fn finish(path: &Path) -> Result<()> {
     for inside in ["meta", "stores"] {
-        let dir = path.join(inside);
-        fs::create_dir_all(&dir).map_err(|err| Error::io(format!("making {}", dir.display()), err))?;
+        create_private(&path.join(inside))?;
     }
     write_durably(&path.join(MARKER), format!("cutover data directory, version {VERSION}\n").as_bytes())?;
     match path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -192,11 +197,27 @@ pub(crate) fn sync_dir(path: &Path) -> Result<()> {
         .map_err(|err| Error::io(format!("syncing the directory {}", path.display()), err))
 }
 
-/// Only the owner may read what is stored.
+/// Only the owner may read what is stored. And nothing is written through a symbolic link: where it leads is not ours. Nor does a
+/// pipe of the name that a file should have keep anybody waiting.
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        options.mode(0o600).custom_flags(flags.bits() as i32);
+    }
     options
+}
+
+/// The bytes of a file. What is no file has none, and keeps nobody waiting.
+pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, OFlags::NONBLOCK.bits() as i32);
+    let mut bytes = Vec::new();
+    options.open(path)?.read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 pub(crate) fn private_append(path: &Path) -> std::io::Result<File> {
@@ -208,9 +229,7 @@ fn create_private(path: &Path) -> Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(path)
-        .map_err(|err| Error::io(format!("making the data directory {}", path.display()), err))
+    builder.create(path).map_err(|err| Error::io(format!("making the directory {}", path.display()), err))
 }
 
 #[cfg(test)]

@@ -1,14 +1,13 @@
 //! A tenant's journal: one line of JSON for each change of its status, for people and programs. The record decides, the journal
 //! only tells; opening mends one that lacks the line which the record names.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use cutover_formats::journal;
 use cutover_formats::meta::JournalLine;
 
-use super::dir::private_append;
+use super::dir::{self, private_append};
 use crate::error::{Error, Result};
 
 /// A journal. No file stays open: a thousand tenants would hold a thousand.
@@ -53,7 +52,7 @@ impl Journal {
 
     /// Every line, oldest first. Lines that cannot be read are left out.
     pub(crate) fn read(&self) -> Result<Vec<JournalLine>> {
-        let text = fs::read(&self.path)
+        let text = dir::read(&self.path)
             .map_err(|err| Error::io(format!("reading the journal {}", self.path.display()), err))?;
         Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
     }
@@ -65,6 +64,8 @@ fn parse(line: &[u8]) -> Option<JournalLine> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use cutover_formats::Phase;
 
     use super::*;

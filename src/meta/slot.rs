@@ -13,7 +13,7 @@ use cutover_formats::codec::{self, RecordType};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::dir::{sync_dir, write_durably};
+use super::dir::{self, sync_dir, write_durably};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The two slots of one record.
@@ -132,7 +132,7 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
     }
 
     fn read(&self, path: &Path) -> Result<Slot<T>> {
-        match fs::read(path) {
+        match dir::read(path) {
             Ok(bytes) => Ok(match codec::open_slot(self.kind, &bytes) {
                 Ok((counter, record)) => Slot::Good(counter, record, bytes),
                 Err(err) => Slot::Bad(err),

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use cutover_formats::limits::{self, MAX_PAYLOAD, MAX_REASON, MAX_STEPS_PER_CALL};
+use cutover_formats::limits::{self, MAX_CALL, MAX_PAYLOAD, MAX_REASON, MAX_STEPS_PER_CALL};
 use cutover_formats::record::{Answer, Ending, Token};
 use cutover_formats::{FormatError, InstanceId};
 
@@ -191,16 +191,17 @@ pub(crate) fn check_steps(steps: &[NewStep]) -> Result<()> {
     }
     let mut names = HashSet::new();
     for step in steps {
+        limits::check_name("the name of a step", &step.name)?;
         if !names.insert(&step.name) {
             let message = format!("the step {:?} is named twice", step.name);
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        limits::check_name("the name of a step", &step.name)?;
         limits::check_name("the name of a queue", &step.queue)?;
         limits::check_size("the input of a step", step.input.len(), MAX_PAYLOAD)
             .map_err(|err| Error::from(err).context(format!("the step {:?}", step.name)))?;
     }
-    Ok(())
+    let together = steps.iter().map(|step| step.input.len()).sum();
+    Ok(limits::check_size("the list of the steps' inputs", together, MAX_CALL)?)
 }
 
 /// A reason, cut to its limit at a character.

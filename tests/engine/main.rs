@@ -15,9 +15,13 @@ mod common;
 mod doubtful;
 mod extremes;
 mod hammer;
+#[cfg(target_os = "linux")]
+mod hostile;
 mod instances;
 mod launching;
 mod layouts;
+#[cfg(unix)]
+mod limits;
 mod migrating;
 mod panicking;
 mod phases;
@@ -29,5 +33,6 @@ mod restarting;
 #[expect(dead_code, unreachable_pub, reason = "shared with the tests of the formats")]
 #[path = "../../storage-formats/tests/common/mod.rs"]
 mod rows;
+mod secrets;
 mod steps;
 mod tenants;

@@ -99,12 +99,21 @@ fn malformed(err: serde_json::Error) -> String {
     }
 }
 
-/// The sentence of an error that may quote a value of any length, cut in front of where in the file that is.
+/// The sentence of an error that may quote a value of any length, without the value, and where in the file that is.
 fn place_kept(err: &serde_json::Error) -> String {
     let (text, place) = (err.to_string(), format!(" at line {} column {}", err.line(), err.column()));
     match text.strip_suffix(&place) {
-        Some(what) => format!("{}{place}", what.chars().take(2 * SHOWN).collect::<String>()),
-        None => text.chars().take(2 * SHOWN).collect(),
+        Some(what) => format!("{}{place}", without_texts(what)),
+        None => without_texts(&text),
+    }
+}
+
+/// A sentence of serde without what it quotes from the file, which may be anybody's secret: from the first quotation mark to the last.
+fn without_texts(what: &str) -> String {
+    let cut = |text: &str| text.chars().take(2 * SHOWN).collect::<String>();
+    match (what.split_once('"'), what.rsplit_once('"')) {
+        (Some((before, _)), Some((_, after))) => format!("{}...{}", cut(before), cut(after)),
+        _ => cut(what),
     }
 }
 

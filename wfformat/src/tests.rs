@@ -159,5 +159,3 @@ fn too_large_or_too_wide_is_refused() {
     fan.push(r#"{"id":"a"}"#.to_owned());
     assert_eq!(refused(&fan.join(",")), "the task `a` has 4097 children, and at most 4096 may start at once");
 }
-
-/// The recorded workflows lie beside a checkout in some places and not in others.
