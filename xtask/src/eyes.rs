@@ -16,7 +16,8 @@ pub(crate) fn mutants(arguments: &[String]) -> Result<(), String> {
     tools::provide("mutants")?;
     let target = target_directory()?;
     let mut command = own(cargo(), &target, "mutants");
-    command.args(["mutants", "--in-place", "--output"]).arg(target.join("mutants"));
+    command.args(["mutants", "--in-place", "-p", "cutover", "-p", "cutover-formats"]);
+    command.arg("--output").arg(target.join("mutants"));
     command.args(arguments);
     tools::run("cargo mutants", &mut command)
 }
