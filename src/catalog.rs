@@ -158,7 +158,6 @@ impl Catalog {
         let driver = self.driver(&spec.driver)?;
         let mut state = self.state.lock();
         let path = self.path_of(spec, &state.record);
-        limits::check_size("the path of a store", path.len(), 4096)?;
         let there = state.record.stores.iter().find(|store| !store.retired && store.path == path).cloned();
         if let Some(record) = there {
             if let Some(err) = refuse(record.id) {
@@ -194,8 +193,19 @@ impl Catalog {
         Ok(space)
     }
 
-    /// Says that `spec` names a driver and a layout that exist.
+    /// Says that `spec` names a driver and a layout that exist, and a path that the record of a store can hold.
     pub(crate) fn check(&self, spec: &StoreSpec) -> Result<()> {
+        limits::check_size("the name of the driver", spec.driver.len(), limits::MAX_NAME)?;
+        limits::check_size("the name of the layout", spec.layout.len(), limits::MAX_NAME)?;
+        if let Some(path) = &spec.path {
+            let text = path.to_str().filter(|text| !text.contains('\0'));
+            let bad = || {
+                let message = format!("the path of a store {path:?} is not UTF-8, or has a zero byte");
+                Error::new(ErrorKind::InvalidInput, message)
+            };
+            limits::check_size("the path of a store", path.as_os_str().len(), limits::MAX_PATH)?;
+            text.ok_or_else(bad)?;
+        }
         self.driver(&spec.driver)?;
         self.layout(&spec.layout).map(drop)
     }
@@ -301,8 +311,9 @@ impl Catalog {
     fn open_taken(&self, state: &mut MutexGuard<'_, State>, record: &StoreRecord) -> Result<Arc<Space>> {
         let opened = MutexGuard::unlocked(state, || {
             let layout = self.layout(&record.layout)?;
-            let store = self.driver(&record.driver)?.open(&self.dir.join(&record.path));
-            store.map(|store| (store, layout))
+            let store = self.driver(&record.driver)?.open(&self.dir.join(&record.path))?;
+            // What an earlier process wrote and did not sync is seen from here on, and answered from: so it must not get lost any more.
+            store.sync().map(|()| (store, layout))
         });
         self.free(state, record.id);
         let opening = |err: Error| err.context(format!("opening {} ({})", record.id, record.driver));

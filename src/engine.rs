@@ -32,6 +32,11 @@ use crate::threads::Threads;
 const DROP_DEADLINE: Duration = Duration::from_secs(30);
 
 /// An open data directory. Cheap to clone; it closes when the last clone is dropped.
+///
+/// What the engine makes itself is for its owner only: files of mode 0600 in directories of mode 0700, and so are the directories of
+/// stores, and after each opening the files in them. RocksDB and sled go on making files as the *process's umask* says: they are out of reach
+/// behind their directory, and a program that wants their modes right as well sets its umask to 077 first, as the binary `cutover`
+/// does. A data directory that was there before keeps the mode that it has.
 #[derive(Clone)]
 pub struct Engine(Arc<Open>);
 
@@ -209,6 +214,7 @@ impl Engine {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is none.
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
+        limits::check_name("the name of the tenant", name)?;
         self.0.core.shared.check()?;
         let tenant = self.0.core.tenants.read().get(name).cloned();
         tenant

@@ -8,8 +8,11 @@ mod memory;
 use std::any::Any;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
+
+#[cfg(unix)]
+use rustix::fs::OFlags;
 
 pub use self::memory::MemoryFiles;
 
@@ -101,10 +104,20 @@ impl Files for SystemFiles {
     }
 
     fn read(&self, file: &Path) -> io::Result<Vec<u8>> {
-        fs::read(file)
+        let mut options = OpenOptions::new();
+        options.read(true);
+        // What is no file has no bytes, and keeps nobody waiting.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, OFlags::NONBLOCK.bits() as i32);
+        let mut bytes = Vec::new();
+        options.open(file)?.read_to_end(&mut bytes)?;
+        Ok(bytes)
     }
 
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_symlink() && !dir.exists() {
+            return Err(io::Error::other("it is a symbolic link that leads nowhere"));
+        }
         let mut builder = DirBuilder::new();
         builder.recursive(true);
         #[cfg(unix)]
@@ -125,7 +138,9 @@ impl Files for SystemFiles {
     }
 
     fn truncate(&self, file: &Path, len: u64) -> io::Result<()> {
-        OpenOptions::new().write(true).open(file)?.set_len(len)
+        let file = private(OpenOptions::new().write(true)).open(file)?;
+        file.set_len(len)?;
+        file.sync_data()
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -160,10 +175,15 @@ fn locked(tried: Result<(), TryLockError>) -> io::Result<()> {
     })
 }
 
-/// Only the owner may read what is stored.
+/// Only the owner may read what is stored. And nothing is written through a symbolic link: where it leads is not ours. Nor does a
+/// pipe of the name that a file should have keep anybody waiting.
 fn private(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+        options.mode(0o600).custom_flags(flags.bits() as i32);
+    }
     options
 }
 

@@ -390,4 +390,34 @@ mod tests {
             assert_eq!(run(words).expect_err("must be refused").exit_code(), 2, "{words:?}");
         }
     }
+
+    /// Each flag with a limit: the last value that is accepted and the first that is not, from below and from above.
+    #[test]
+    fn exactly_the_limit_is_accepted_and_one_more_is_refused() {
+        for (flag, accepted, refused) in [
+            ("--instances", ["1", "100000000"], ["0", "100000001"]),
+            ("--launchers", ["1", "1024"], ["0", "1025"]),
+            ("--workers", ["1", "1024"], ["0", "1025"]),
+            ("--definitions", ["0", "100000000"], ["-1", "100000001"]),
+            ("--crash", ["0", "10000"], ["-1", "10001"]),
+            ("--seed", ["0", "18446744073709551615"], ["-1", "18446744073709551616"]),
+            ("--long-lived", ["0", "1"], ["-0.001", "1.001"]),
+            ("--duplicate-rate", ["0", "1"], ["-0.001", "nan"]),
+            ("--time-scale", ["0", "1000000"], ["-0.001", "1000000.5"]),
+            ("--define-rate", ["0", "1000000"], ["inf", "1000000.5"]),
+            ("--rate", ["0.001", "1000000"], ["0", "1000000.5"]),
+            ("--migrate-at", ["0s", "24h"], ["-1s", "24.001h"]),
+            ("--cancel-at", ["0s", "86400s"], ["1e300s", "86401s"]),
+            ("--dwell", ["all=0s", "all=24h"], ["all=", "all=25h"]),
+        ] {
+            for value in accepted {
+                run(&[&format!("{flag}={value}")]).unwrap_or_else(|err| panic!("{flag}={value}: {err}"));
+            }
+            for value in refused {
+                let err = run(&[&format!("{flag}={value}")]).expect_err(flag);
+                let said = err.to_string();
+                assert!(err.exit_code() == 2 && said.contains(flag), "{flag}={value}: {said}");
+            }
+        }
+    }
 }

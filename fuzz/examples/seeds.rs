@@ -1,4 +1,4 @@
-//! Writes what the fuzzer starts from: the golden fixtures, as they are and, for records, as type and body.
+//! Writes what the decoders' targets start from: the golden fixtures, as they are and, for records, as type and body. For when there are new ones.
 //! `cargo run --manifest-path fuzz/Cargo.toml --example seeds` in the root of the repository.
 
 use std::error::Error;
@@ -9,7 +9,7 @@ use cutover_formats::codec::{FRAME, SLOT_FRAME};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let corpus = here.join("corpus");
+    let corpus = here.join("seeds");
     let mut written = 0;
     for entry in fs::read_dir(here.join("../storage-formats/fixtures/v1"))? {
         let path = entry?.path();
@@ -33,6 +33,13 @@ fn main() -> Result<(), Box<dyn Error>> {
             written += 1;
         }
         fs::write(target.join(&name), bytes)?;
+        written += 1;
+    }
+    for entry in fs::read_dir(here.join("../samples"))? {
+        let path = entry?.path();
+        let target = corpus.join("wfformat");
+        fs::create_dir_all(&target)?;
+        fs::copy(&path, target.join(path.file_name().ok_or("a sample without a name")?))?;
         written += 1;
     }
     println!("{written} seeds in {}", corpus.display());

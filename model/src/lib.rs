@@ -1,8 +1,8 @@
 //! A model
 pub mod check;
-mod engine;
 pub mod control;
 pub mod definition;
+mod engine;
 pub mod launch;
 pub mod moves;
 pub mod status;

@@ -98,8 +98,9 @@ impl Replicator {
             Ok(false) => Some(work.next.saturating_duration_since(Instant::now())),
             Err(_) if tenant.shared.is_closed() => None,
             Err(err) => {
-                // What is there is looked at again from the start: what failed may have left a store half written.
-                self.work.remove(&tenant.id);
+                // What is there is looked at again from the start, because what failed may have left a store half written; and not
+                // before the pause is over, however often other tenants call for a step meanwhile.
+                *work = Work::new(&job, Instant::now() + RETRY);
                 let error = err.to_string();
                 tenant.control.lock().drive.error = Some(error.clone());
                 tenant.shared.emit(|| Event::Failed { tenant: tenant.name.clone(), error });
@@ -128,7 +129,7 @@ impl Replicator {
 }
 
 impl Work {
-    fn new(job: &Job, now: Instant) -> Self {
+    fn new(job: &Job, begin: Instant) -> Self {
         let task = if job.next == Next::Copy { Task::Count } else { Task::Verify };
         Self {
             epoch: job.epoch,
@@ -136,8 +137,8 @@ impl Work {
             task,
             position: None,
             rate: job.rate,
-            next: now,
-            began: now,
+            next: begin,
+            began: begin,
             began_bytes: 0,
             rows: 0,
             bytes: 0,

@@ -1,18 +1,19 @@
 //! A batch: a value that says what is to change, and can be applied to any store.
 
+use std::fmt;
 use std::ops::Range;
 
-use cutover_formats::Family;
+use cutover_formats::{Family, Hidden};
 
 /// Changes to be applied together. Keys and values stand in one buffer, so that building a batch
 /// allocates twice and not twice per row.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Batch {
     bytes: Vec<u8>,
     changes: Vec<Entry>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Entry {
     family: Family,
     key: Range<usize>,
@@ -20,7 +21,7 @@ struct Entry {
 }
 
 /// One change of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Change<'b> {
     /// Write the value.
     Put(Family, &'b [u8], &'b [u8]),
@@ -120,5 +121,22 @@ impl Batch {
     fn slice(&self, range: &Range<usize>) -> &[u8] {
         // The ranges are made above, inside the buffer, which only grows behind them.
         self.bytes.get(range.clone()).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.changes()).finish()
+    }
+}
+
+impl fmt::Debug for Change<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put(family, key, value) => {
+                f.debug_tuple("Put").field(family).field(key).field(&Hidden(value)).finish()
+            }
+            Self::Delete(family, key) => f.debug_tuple("Delete").field(family).field(key).finish(),
+        }
     }
 }

@@ -6,9 +6,38 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Creates the directory and says what is in its way if it cannot.
+/// Creates the directory, for its owner only, and says what is in its way if it cannot.
 pub(super) fn create_dir(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|err| Error::io(format!("cannot create {}", path.display()), err))
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path).map_err(|err| Error::io(format!("cannot create {}", path.display()), err))
+}
+
+/// Takes a store's directory and the files in it away from everybody but their owner: the libraries make files as the process's umask
+/// says. What cannot be taken away (another owner, a file system without modes) stays as it is; files that are made later are
+/// out of reach behind the directory.
+#[cfg(unix)]
+pub(super) fn make_private(path: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let mut entries = paths(path, |_| true)?;
+    entries.push(path.to_path_buf());
+    for entry in entries {
+        // Not through links: what they lead to is not ours.
+        let Ok(about) = fs::symlink_metadata(&entry) else { continue };
+        let mode = about.permissions().mode();
+        if !about.is_symlink() && mode & 0o077 != 0 {
+            drop(fs::set_permissions(&entry, fs::Permissions::from_mode(mode & 0o700)));
+        }
+    }
+    Ok(())
+}
+
+/// There are no modes here.
+#[cfg(not(unix))]
+pub(super) fn make_private(_: &Path) -> Result<()> {
+    Ok(())
 }
 
 /// Refuses a directory that holds something no store of ours has: it is somebody's data.
@@ -64,6 +93,8 @@ pub(super) fn remove_empty_dir(path: &Path) -> Result<()> {
         Err(err) if matches!(err.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
             Ok(())
         }
+        // A link to a directory is whoever's who made it.
+        Err(_) if path.is_symlink() => Ok(()),
         Err(err) => Err(Error::io(format!("cannot remove {}", path.display()), err)),
     }
 }

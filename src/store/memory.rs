@@ -22,7 +22,7 @@ use crate::sync::{Mutex, RwLock, thread};
 const MAX_UNSYNCED: usize = 1 << 20;
 
 /// Opens stores in memory. Clones share their contents.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryDriver {
     disks: Arc<Mutex<HashMap<PathBuf, Arc<Disk>>>>,
     sync_takes: Duration,
@@ -102,6 +102,13 @@ impl MemoryDriver {
     }
 }
 
+impl std::fmt::Debug for MemoryDriver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let stores = self.disks.lock().len();
+        f.debug_struct("MemoryDriver").field("stores", &stores).finish_non_exhaustive()
+    }
+}
+
 impl Driver for MemoryDriver {
     fn name(&self) -> &str {
         "memory"
@@ -138,19 +145,19 @@ impl Driver for MemoryDriver {
 type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// How to take back one commit: the rows it changed, as they were before it, in the order in which it changed them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Undo {
     commit: u64,
     before: Vec<(Family, Vec<u8>, Option<Vec<u8>>)>,
 }
 
 /// What one path holds, open or not.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Disk {
     data: RwLock<Data>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 struct Data {
     rows: [Rows; Family::ALL.len()],
     /// Commits newer than `synced`, oldest first.
@@ -263,7 +270,6 @@ fn range<'r>(rows: &'r Rows, from: &[u8], to: &[u8]) -> impl Iterator<Item = (&'
     ordered.then(|| rows.range::<[u8], _>((Bound::Included(from), end))).into_iter().flatten()
 }
 
-#[derive(Debug)]
 struct MemoryStore {
     disk: Arc<Disk>,
     opening: User,

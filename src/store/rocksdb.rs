@@ -166,6 +166,7 @@ impl Driver for RocksDbDriver {
         let db = Db::open_cf_descriptors(&options, path, families).map_err(opening)?;
         // RocksDB syncs the entries it makes in its directory, but not the directory's own.
         files::sync_dirs(path)?;
+        files::make_private(path)?;
         Ok(Arc::new(self.store(db, options)))
     }
 

@@ -102,8 +102,9 @@ impl Tenant {
     /// The definition, if it exists.
     ///
     /// # Errors
-    /// If the store cannot be read.
+    /// If the store cannot be read; [`InvalidInput`](ErrorKind::InvalidInput) for a name that no definition can have.
     pub fn definition(&self, name: &str, version: u32) -> Result<Option<Definition>> {
+        limits::check_name("the name of the definition", name)?;
         let tenant = &*self.0;
         let op = tenant.enter("read a definition")?;
         let id = row(name, version);

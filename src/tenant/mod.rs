@@ -15,6 +15,7 @@ mod query;
 mod queue;
 pub(crate) mod repair;
 mod requests;
+mod show;
 mod steps;
 pub(crate) mod types;
 mod waiters;

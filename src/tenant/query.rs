@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cutover_formats::limits;
 use cutover_formats::record::InstanceRecord;
 use cutover_formats::{InstanceId, Prefix, Record, RowId};
 
@@ -32,8 +33,10 @@ impl Tenant {
     /// The instance that holds the key, else the last one that held it and is still in scope and not collected.
     ///
     /// # Errors
-    /// If a store cannot be read.
+    /// If a store cannot be read; [`InvalidInput`](ErrorKind::InvalidInput) for a scope or key that no launch can have.
     pub fn instance_by_key(&self, scope: &str, key: &[u8]) -> Result<Option<Instance>> {
+        limits::check_name("the scope of the key", scope)?;
+        limits::check_key(key)?;
         let op = self.0.enter("query by key")?;
         // Without the key lock a query could see neither of two holders that follow each other, or the older one.
         let _key = self.0.locks.keys.lock((self.0.id, (scope, key)));
@@ -170,6 +173,7 @@ impl Tenant {
     /// # Errors
     /// If a store cannot be read.
     pub fn step_result(&self, instance: InstanceId, step: &str) -> Result<Option<Vec<u8>>> {
+        limits::check_name("the name of the step", step)?;
         let op = self.0.enter("read a result")?;
         let _instance = self.0.locks.instances.lock((self.0.id, instance));
         self.0.doubts.check(&RowId::Instance { id: instance })?;

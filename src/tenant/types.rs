@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use cutover_formats::limits::{self, MAX_PAYLOAD, MAX_REASON, MAX_STEPS_PER_CALL};
+use cutover_formats::limits::{self, MAX_CALL, MAX_PAYLOAD, MAX_REASON, MAX_STEPS_PER_CALL};
 use cutover_formats::record::{Answer, Ending, Token};
 use cutover_formats::{FormatError, InstanceId};
 
@@ -35,7 +35,7 @@ pub enum ReusePolicy {
 }
 
 /// A request to start an instance.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Launch {
     pub(crate) definition: String,
     pub(crate) version: u32,
@@ -139,7 +139,7 @@ impl Launch {
 }
 
 /// A step to be created.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewStep {
     pub(crate) name: String,
     pub(crate) queue: String,
@@ -191,16 +191,17 @@ pub(crate) fn check_steps(steps: &[NewStep]) -> Result<()> {
     }
     let mut names = HashSet::new();
     for step in steps {
+        limits::check_name("the name of a step", &step.name)?;
         if !names.insert(&step.name) {
             let message = format!("the step {:?} is named twice", step.name);
             return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        limits::check_name("the name of a step", &step.name)?;
         limits::check_name("the name of a queue", &step.queue)?;
         limits::check_size("the input of a step", step.input.len(), MAX_PAYLOAD)
             .map_err(|err| Error::from(err).context(format!("the step {:?}", step.name)))?;
     }
-    Ok(())
+    let together = steps.iter().map(|step| step.input.len()).sum();
+    Ok(limits::check_size("the list of the steps' inputs", together, MAX_CALL)?)
 }
 
 /// A reason, cut to its limit at a character.
@@ -254,7 +255,7 @@ pub enum Defined {
 }
 
 /// A definition.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Definition {
     /// Its name.
     pub name: String,
@@ -282,7 +283,7 @@ pub enum InstanceState {
 }
 
 /// An instance as a query shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Instance {
     /// Its id.
     pub id: InstanceId,
@@ -331,7 +332,7 @@ pub enum Ended {
 }
 
 /// A step that a worker holds under a lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Task {
     /// Its instance.
     pub instance: InstanceId,
@@ -365,7 +366,7 @@ pub enum Beat {
 }
 
 /// The result of a step.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct Completion {
     /// What the step gave back; up to [`MAX_PAYLOAD`] bytes.
     pub result: Vec<u8>,

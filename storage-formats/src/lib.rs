@@ -11,6 +11,7 @@
 pub mod codec;
 mod error;
 pub mod family;
+mod hidden;
 pub mod id;
 pub mod journal;
 pub mod keys;
@@ -22,6 +23,7 @@ pub mod record;
 
 pub use error::{FormatError, Result};
 pub use family::Family;
+pub use hidden::Hidden;
 pub use id::{InstanceId, StoreId, TenantId};
 pub use keys::{Expiring, NoteId, Prefix, RowId};
 pub use layout::{Layout, V1};

@@ -19,6 +19,10 @@ pub const MAX_PAYLOAD: usize = 4 << 20;
 pub const MAX_REASON: usize = 1024;
 /// Most steps that one call may create.
 pub const MAX_STEPS_PER_CALL: usize = 4096;
+/// Most bytes that the inputs of all steps of one call may have together. One commit holds them, and RocksDB's end at 4 GiB.
+pub const MAX_CALL: usize = 64 << 20;
+/// Longest path of a store, in bytes of UTF-8.
+pub const MAX_PATH: usize = 4096;
 /// Largest body of any record, in bytes: a definition and room for what stands around it.
 pub const MAX_RECORD: usize = MAX_DEFINITION + (64 << 10);
 

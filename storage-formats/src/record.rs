@@ -2,12 +2,15 @@
 //!
 //! Records are plain data. Those that change carry a revision, which rises by one with each write.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
+use crate::hidden::Hidden;
 use crate::id::{InstanceId, StoreId};
 
 /// A definition: created once, never updated or deleted while its tenant exists.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DefinitionRecord {
     /// The bytes.
     #[serde(with = "serde_bytes")]
@@ -18,6 +21,17 @@ pub struct DefinitionRecord {
     pub digest: [u8; 32],
     /// When it was created, in milliseconds since 1970. A copy keeps it.
     pub created_ms: u64,
+}
+
+impl fmt::Debug for DefinitionRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DefinitionRecord")
+            .field("body", &Hidden(&self.body))
+            .field("content_type", &self.content_type)
+            .field("digest", &self.digest)
+            .field("created_ms", &self.created_ms)
+            .finish()
+    }
 }
 
 /// How an instance ended.
@@ -119,11 +133,17 @@ pub struct InstanceEnd {
 }
 
 /// Input or output of an instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PayloadRecord {
     /// The bytes.
     #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for PayloadRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PayloadRecord").field("bytes", &Hidden(&self.bytes)).finish()
+    }
 }
 
 /// Where a step is.
@@ -170,7 +190,7 @@ pub struct Assignment {
 }
 
 /// A step. A lease is not written: it is void after a restart, and tokens go on rising.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
     /// Where it is.
     pub state: StepState,
@@ -190,12 +210,26 @@ pub struct StepRecord {
     pub revision: u64,
 }
 
+impl fmt::Debug for StepRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StepRecord")
+            .field("state", &self.state)
+            .field("queue", &self.queue)
+            .field("input", &Hidden(&self.input))
+            .field("result", &Hidden(&self.result))
+            .field("max_attempts", &self.max_attempts)
+            .field("history", &self.history)
+            .field("revision", &self.revision)
+            .finish()
+    }
+}
+
 /// A row whose key says it all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {}
 
 /// A note of the engine beside a tenant's rows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NoteRecord {
     /// This definition is here and perhaps not in the other store.
     Gap,
@@ -236,6 +270,29 @@ pub struct QuarantineRecord {
     pub reason: String,
     /// When it was found, in milliseconds since 1970.
     pub at_ms: u64,
+}
+
+impl fmt::Debug for NoteRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Gap => f.write_str("Gap"),
+            Self::Replace { old, old_store, at_ms, reason, rows } => f
+                .debug_struct("Replace")
+                .field("old", old)
+                .field("old_store", old_store)
+                .field("at_ms", at_ms)
+                .field("reason", reason)
+                .field("rows", &rows.len())
+                .finish(),
+            Self::CopyPosition { name, version, copied, bytes } => f
+                .debug_struct("CopyPosition")
+                .field("name", name)
+                .field("version", version)
+                .field("copied", copied)
+                .field("bytes", bytes)
+                .finish(),
+        }
+    }
 }
 
 /// Any record.

@@ -19,9 +19,13 @@ mod extremes;
 mod full;
 mod hammer;
 mod hanging;
+#[cfg(target_os = "linux")]
+mod hostile;
 mod instances;
 mod launching;
 mod layouts;
+#[cfg(unix)]
+mod limits;
 mod mending;
 mod migrating;
 #[cfg(all(target_os = "linux", feature = "sled"))]
@@ -36,5 +40,6 @@ mod restarting;
 #[expect(dead_code, unreachable_pub, reason = "shared with the tests of the formats")]
 #[path = "../../storage-formats/tests/common/mod.rs"]
 mod rows;
+mod secrets;
 mod steps;
 mod tenants;

@@ -3,18 +3,30 @@
 //! ```text
 //! cargo xtask demo [ARGUMENTS]   builds what is needed and runs the demonstration
 //! cargo xtask test [--quick]     everything that has to pass; --quick leaves out the model, Miri and the fuzz targets
+//! cargo xtask fuzz [--seconds N] [TARGET]   runs the fuzz targets, or one, for 20 or N seconds each
+//! cargo xtask deny               holds the dependencies against deny.toml
+//! cargo xtask mutants [ARGUMENTS]    changes the code and says which changes no test notices; takes hours
+//! cargo xtask coverage [ARGUMENTS]   lines and branches that the tests reach, without stores
 //! ```
 //!
-//! Both first look for what RocksDB's build needs and a fresh machine may lack; see `needs.rs`.
+//! `demo` and `test` first look for what RocksDB's build needs and a fresh machine may lack; see `needs.rs`.
 
 mod cargo;
+mod deny;
+mod eyes;
+mod fuzz;
 mod needs;
 mod steps;
+mod tools;
 
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask demo [ARGUMENTS OF THE DEMO]
-       cargo xtask test [--quick]";
+       cargo xtask test [--quick]
+       cargo xtask fuzz [--seconds N] [TARGET]
+       cargo xtask deny
+       cargo xtask mutants [ARGUMENTS OF CARGO-MUTANTS]
+       cargo xtask coverage [ARGUMENTS OF CARGO-LLVM-COV]";
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
@@ -24,6 +36,13 @@ fn main() -> ExitCode {
         (Some("demo"), arguments) => demo(arguments),
         (Some("test"), []) => test(false),
         (Some("test"), [flag]) if flag == "--quick" => test(true),
+        (Some("fuzz"), arguments) => match fuzz::arguments(arguments) {
+            Some(wanted) => fuzz::run(&wanted).map(|()| ExitCode::SUCCESS),
+            None => Err(USAGE.to_owned()),
+        },
+        (Some("deny"), []) => deny::run().map(|()| ExitCode::SUCCESS),
+        (Some("mutants"), arguments) => eyes::mutants(arguments).map(|()| ExitCode::SUCCESS),
+        (Some("coverage"), arguments) => eyes::coverage(arguments).map(|()| ExitCode::SUCCESS),
         _ => Err(USAGE.to_owned()),
     };
     done.unwrap_or_else(|say| {

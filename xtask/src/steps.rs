@@ -28,6 +28,7 @@ pub(crate) fn run(quick: bool) -> Result<(), String> {
         steps.run("tests (nextest is not installed)", with(cargo(), &args))?;
     }
     steps.run("doc tests", with(cargo(), &["test", "--doc", "--workspace"]))?;
+    steps.run("dependencies", with(cargo(), &["xtask", "deny"]))?;
     if !quick {
         without_stores(&mut steps, &target)?;
         model(&mut steps, &target)?;
@@ -83,11 +84,12 @@ fn miri(steps: &mut Steps, target: &Path) -> Result<(), String> {
     steps.run("Miri on the status", own_target(with(nightly_cargo(), &status), target, "miri"))
 }
 
-/// The fuzz targets are a workspace of their own, which the steps above do not see. Running them is left to people: see
-/// `fuzz/README.md`.
+/// The fuzz targets are a workspace of their own, which the steps above do not see. Each runs for a short while; see `fuzz/README.md`
+/// for longer runs.
 fn fuzz_targets(steps: &mut Steps, target: &Path) -> Result<(), String> {
     let args = ["check", "--manifest-path", "fuzz/Cargo.toml", "--bins", "--examples"];
-    steps.run("fuzz targets build", own_target(with(cargo(), &args), target, "fuzz"))
+    steps.run("fuzz targets build", own_target(with(cargo(), &args), target, "fuzz"))?;
+    steps.run("fuzz targets, 20 s each", with(cargo(), &["xtask", "fuzz", "--seconds", "20"]))
 }
 
 fn with(mut command: Command, args: &[&str]) -> Command {

@@ -85,6 +85,7 @@ impl Driver for SledDriver {
         drop(config);
         rows::check_format(&db).map_err(|err| at_open(path, err))?;
         sync_files(path)?;
+        files::make_private(path)?;
         let store = store::SledStore::new(db, path, self.options.clone())?;
         Ok(Arc::new(store))
     }

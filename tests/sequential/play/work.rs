@@ -1,0 +1,318 @@
+//! The part of the model that workers see: claims, leases, and what becomes of steps.
+
+use cutover::{Beat, Ending, ErrorKind, Result, Settled, Task};
+
+use super::ops::{self, StepShape};
+use super::world::{At, Lease, Left, One, Step, StepState, World, of_the_world};
+
+/// What a worker reports.
+#[derive(Debug, Clone, Copy)]
+pub enum Report {
+    /// It is done; what comes next, as in [`ops::next_steps`].
+    Done(u8),
+    /// It failed; when to try again.
+    Failed(Option<u64>),
+}
+
+/// What workers say when they fail.
+pub const WHY: &str = "no luck";
+
+impl Step {
+    pub fn new(shape: &StepShape, state: StepState) -> Self {
+        Self {
+            state,
+            queue: shape.queue.to_owned(),
+            input: shape.input.to_vec(),
+            attempts: 0,
+            max_attempts: shape.attempts,
+            lease: None,
+            hidden: false,
+        }
+    }
+}
+
+impl World {
+    pub fn claim(mut self, queue: &str, length_ms: u64, got: &Result<Option<Task>>, at: &At) -> Left {
+        for step in self.instances.iter_mut().flat_map(|one| one.steps.values_mut()) {
+            step.lease = step.lease.filter(|lease| at.mono_ms < lease.until_ms);
+        }
+        if let Err(err) = got
+            && !(of_the_world(err) && (at.excused() || self.in_doubt()))
+        {
+            return Err(format!("the claim failed: {err:?}"));
+        }
+        let mut worlds = Vec::new();
+        self.walk(queue, length_ms, got, at, &mut worlds);
+        if worlds.is_empty() { Err(format!("nobody should have been given {got:?}")) } else { Ok(worlds) }
+    }
+
+    /// Goes through the steps that are ready, as the engine does, and notes every world in which it may have stopped as it did.
+    fn walk(
+        mut self,
+        queue: &str,
+        length_ms: u64,
+        got: &Result<Option<Task>>,
+        at: &At,
+        out: &mut Vec<World>,
+    ) {
+        loop {
+            if got.is_err() {
+                out.push(self.clone());
+            }
+            let Some((place, name)) = self.first(queue, at.now_ms) else {
+                if matches!(got, Ok(None)) {
+                    out.push(self);
+                }
+                return;
+            };
+            if self.instances[place].doubtful {
+                let mut passed_over = self.clone();
+                passed_over.hide(place, &name);
+                passed_over.walk(queue, length_ms, got, at, out);
+            }
+            if !self.instances[place].cancel_requested {
+                if let Ok(Some(task)) = got
+                    && self.give(place, &name, length_ms, task, at)
+                {
+                    out.push(self);
+                }
+                return;
+            }
+            if self.instances[place].held() > 0 {
+                self.hide(place, &name);
+                continue;
+            }
+            if got.is_err() {
+                let mut doubted = self.clone();
+                doubted.doubt(place, self.instances[place].launching.key);
+                out.push(doubted);
+            }
+            self.end(place, Ending::Cancelled, "cancelled", &[], at.now_ms);
+            if got.is_err() {
+                let mut doubted = self.clone();
+                doubted.doubt(place, self.instances[place].launching.key);
+                out.push(doubted);
+            }
+        }
+    }
+
+    /// The step that is to be given next: by the time at which it became ready, then by instance, then by name.
+    fn first(&self, queue: &str, now_ms: u64) -> Option<(usize, String)> {
+        let mut first = None;
+        for (place, one) in self.instances.iter().enumerate().filter(|(_, one)| one.ended.is_none()) {
+            for (name, step) in &one.steps {
+                let StepState::Ready(at_ms) = step.state else { continue };
+                if step.queue != queue || step.lease.is_some() || step.hidden || at_ms > now_ms {
+                    continue;
+                }
+                let order = (at_ms, one.id, name.clone());
+                if first.as_ref().is_none_or(|(other, _)| order < *other) {
+                    first = Some((order, place));
+                }
+            }
+        }
+        first.map(|((_, _, name), place)| (place, name))
+    }
+
+    fn hide(&mut self, place: usize, name: &str) {
+        if let Some(step) = self.instances[place].steps.get_mut(name) {
+            step.hidden = true;
+        }
+    }
+
+    fn give(&mut self, place: usize, name: &str, length_ms: u64, task: &Task, at: &At) -> bool {
+        let one = &mut self.instances[place];
+        if one.id.is_none() {
+            one.id = Some(task.instance);
+        }
+        let Some(step) = one.steps.get_mut(name) else { return false };
+        let right = one.id == Some(task.instance)
+            && task.step == name
+            && task.queue == step.queue
+            && task.input == step.input
+            && task.attempt == step.attempts + 1
+            && task.definition == ops::definition_name(one.launching.definition)
+            && task.version == 1
+            && task.key == one.launching.key.map(ops::key);
+        step.lease = Some(Lease { token: task.token, length_ms, until_ms: at.mono_ms + length_ms });
+        right
+    }
+
+    /// The step of a task, if whoever has the task still holds it.
+    fn held_by(&mut self, task: &Task, at: &At) -> Option<usize> {
+        let place = self.place(task.instance, |_| false)?;
+        let lease = self.instances[place].steps.get(&task.step)?.lease?;
+        (lease.token == task.token && at.mono_ms < lease.until_ms).then_some(place)
+    }
+
+    /// Whether an operation on the instance of a task had an unknown outcome. Its leases are let go of, or not, when it is known.
+    fn in_doubt_about(&mut self, task: &Task) -> bool {
+        self.place(task.instance, |_| false).is_some_and(|place| self.instances[place].doubtful)
+    }
+
+    pub fn beat(mut self, task: &Task, got: &Result<Beat>, at: &At) -> Left {
+        if got.is_ok() && self.in_doubt_about(task) {
+            return Ok(vec![self]);
+        }
+        let due = match self.held_by(task, at) {
+            None => Beat::Stale,
+            Some(place) => {
+                let one = &mut self.instances[place];
+                if let Some(lease) = one.steps.get_mut(&task.step).and_then(|step| step.lease.as_mut()) {
+                    lease.until_ms = at.mono_ms + lease.length_ms;
+                }
+                if one.cancel_requested { Beat::CancelRequested } else { Beat::Renewed }
+            }
+        };
+        match got {
+            Ok(beat) if *beat == due => Ok(vec![self]),
+            _ => Err(format!("the heartbeat was answered {got:?} and not {due:?}")),
+        }
+    }
+
+    pub fn settle(mut self, task: &Task, report: Report, got: &Result<Settled>, at: &At) -> Left {
+        let doubted = match got {
+            Ok(answer) => matches!(answer, Settled::Stale { .. }),
+            Err(err) => of_the_world(err),
+        };
+        if doubted && self.in_doubt_about(task) {
+            return Ok(vec![self]);
+        }
+        let Some(place) = self.held_by(task, at) else {
+            return match got {
+                Ok(Settled::Stale { .. }) => Ok(vec![self]),
+                _ => Err(format!("a lease that is over was answered {got:?}")),
+            };
+        };
+        if let Err(err) = got
+            && of_the_world(err)
+            && at.excused()
+        {
+            if err.kind() != ErrorKind::Indeterminate {
+                return Ok(vec![self]);
+            }
+            let key = self.instances[place].launching.key;
+            self.doubt(place, key);
+            let mut happened = self.clone();
+            return Ok(match happened.report(place, &task.step, report, at.now_ms) {
+                Some(_) => vec![self, happened],
+                None => vec![self],
+            });
+        }
+        let before = self.clone();
+        let due = self.report(place, &task.step, report, at.now_ms);
+        match (got, due) {
+            (Ok(Settled::Done { ended }), Some(due)) if *ended == due => Ok(vec![self]),
+            (Err(err), None) if err.kind() == ErrorKind::InvalidInput => Ok(vec![before]),
+            _ => Err(format!("the report was answered {got:?} and not {due:?}")),
+        }
+    }
+
+    /// What a report does and how its instance ends with it; `None` if it is refused.
+    fn report(&mut self, place: usize, name: &str, report: Report, now_ms: u64) -> Option<Option<Ending>> {
+        match report {
+            Report::Done(next) => self.done(place, name, next, now_ms),
+            Report::Failed(retry_in) => Some(self.failed(place, name, retry_in, now_ms)),
+        }
+    }
+
+    fn done(&mut self, place: usize, name: &str, next: u8, now_ms: u64) -> Option<Option<Ending>> {
+        let one = &mut self.instances[place];
+        let shapes = if one.cancel_requested { Vec::new() } else { ops::next_steps(next) };
+        let waits = |one: &One, shape: &StepShape| {
+            one.steps.get(shape.name).is_none_or(|step| matches!(step.state, StepState::Waiting(_)))
+        };
+        if !shapes.iter().all(|shape| waits(one, shape)) {
+            return None;
+        }
+        for shape in shapes {
+            one.offer(&shape, now_ms);
+        }
+        let held = one.held();
+        let step = one.steps.get_mut(name)?;
+        (step.state, step.lease, step.attempts) = (StepState::Completed, None, step.attempts + 1);
+        one.open_steps -= 1;
+        let (left, stopping) = (one.open_steps, one.cancel_requested);
+        Some(if left == 0 {
+            self.end(place, Ending::Completed, "", ops::OUTPUT, now_ms);
+            Some(Ending::Completed)
+        } else if stopping && held == 1 {
+            self.end(place, Ending::Cancelled, "cancelled", &[], now_ms);
+            Some(Ending::Cancelled)
+        } else {
+            None
+        })
+    }
+
+    fn failed(&mut self, place: usize, name: &str, retry_in: Option<u64>, now_ms: u64) -> Option<Ending> {
+        let one = &mut self.instances[place];
+        let step = one.steps.get_mut(name)?;
+        step.attempts += 1;
+        step.lease = None;
+        let again = step.attempts < step.max_attempts && !one.cancel_requested;
+        if let Some(delay) = retry_in.filter(|_| again) {
+            step.state = StepState::Ready(now_ms + delay);
+            return None;
+        }
+        step.state = StepState::Failed;
+        one.open_steps -= 1;
+        let ending = if one.cancel_requested { Ending::Cancelled } else { Ending::Failed };
+        self.end(place, ending, &format!("step {name:?} failed: {WHY}"), &[], now_ms);
+        Some(ending)
+    }
+
+    /// The input of an instance and the result of its step `a`.
+    #[allow(clippy::type_complexity, reason = "two answers of the engine as they are")]
+    pub fn payloads(
+        self,
+        place: Option<usize>,
+        got: &(Result<Option<Vec<u8>>>, Result<Option<Vec<u8>>>),
+        at: &At,
+    ) -> Left {
+        let (input, result) = got;
+        let Some(one) = place.map(|place| &self.instances[place]) else {
+            return match (input, result) {
+                _ if at.struck || self.in_doubt() => Ok(vec![self]),
+                (Ok(None), Err(err)) if err.kind() == ErrorKind::NotFound => Ok(vec![self]),
+                _ => Err(format!("an id that was never given has payloads: {got:?}")),
+            };
+        };
+        let (expired, excused) = (one.expired(at.now_ms), at.struck || one.doubtful);
+        let due = one.steps.get("a").filter(|step| step.state == StepState::Completed);
+        let due = due.map(|_| ops::RESULT.to_vec());
+        let input_right = match input {
+            Ok(Some(bytes)) => *bytes == ops::input(&one.launching) && !one.gone,
+            Ok(None) => expired,
+            Err(err) => of_the_world(err) && excused,
+        };
+        let result_right = match result {
+            // Its steps go before its head, so a crash may leave the head alone.
+            Ok(bytes) => (*bytes == due && !one.gone) || (bytes.is_none() && expired),
+            Err(err) if err.kind() == ErrorKind::NotFound => expired,
+            Err(err) => of_the_world(err) && excused,
+        };
+        if input_right && result_right { Ok(vec![self]) } else { Err(format!("{got:?} should be {one:?}")) }
+    }
+}
+
+impl One {
+    /// One parent of the step is done.
+    fn offer(&mut self, shape: &StepShape, now_ms: u64) {
+        let ready = |parents: u32| match parents {
+            0 => StepState::Ready(now_ms),
+            parents => StepState::Waiting(parents),
+        };
+        match self.steps.get_mut(shape.name) {
+            None => {
+                let step = Step::new(shape, ready(shape.parents.saturating_sub(1)));
+                self.steps.insert(shape.name.to_owned(), step);
+                self.open_steps += 1;
+            }
+            Some(step) => {
+                if let StepState::Waiting(parents) = step.state {
+                    step.state = ready(parents.saturating_sub(1));
+                }
+            }
+        }
+    }
+}
