@@ -40,7 +40,8 @@ where
     M::Action: Clone + Debug + Display + PartialEq + Send + Sync + 'static,
 {
     let begun = Instant::now();
-    let checker = model.clone().checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+    let checker =
+        model.clone().checker().threads(threads).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     let found = checker.discoveries();
     let mut report = Report {
         states: checker.unique_state_count(),

@@ -237,7 +237,8 @@ impl Control {
 
     /// The records that a crash at this moment may leave.
     pub fn may_remain(&self) -> impl Iterator<Item = Record> {
-        let before = matches!(self.stage, Stage::Begun | Stage::Ready | Stage::First | Stage::Doubtful { .. });
+        let before =
+            matches!(self.stage, Stage::Begun | Stage::Ready | Stage::First | Stage::Doubtful { .. });
         let new = matches!(self.stage, Stage::Settled | Stage::First | Stage::Both)
             || self.stage == (Stage::Doubtful { happened: true });
         [before.then_some(self.before), new.then_some(self.record)].into_iter().flatten()

@@ -25,7 +25,6 @@ impl Compact {
     pub const fn stable(store: Store) -> Self {
         Self(store * PHASES as u8)
     }
-
 }
 
 /// What the engine says about one status.
@@ -192,11 +191,17 @@ mod tests {
         let statuses = Statuses::new();
         assert_eq!(statuses.rows.len(), 14);
         let stable = Compact::stable(1);
-        assert_eq!((statuses.phase(stable), statuses.home(stable), statuses.other(stable)), (Phase::Stable, 1, None));
+        assert_eq!(
+            (statuses.phase(stable), statuses.home(stable), statuses.other(stable)),
+            (Phase::Stable, 1, None)
+        );
         let started = statuses.after(stable, Move::Start).unwrap();
         let switched = statuses.after(started, Move::Switch).unwrap();
         assert_eq!(statuses.phase(switched), Phase::Migration);
-        assert_eq!((statuses.home(switched), statuses.other(switched), statuses.closed(switched)), (0, Some(1), Some(1)));
+        assert_eq!(
+            (statuses.home(switched), statuses.other(switched), statuses.closed(switched)),
+            (0, Some(1), Some(1))
+        );
         assert_eq!(statuses.left(switched), Some(1));
         assert_eq!(statuses.after(switched, Move::Cancel), None);
     }

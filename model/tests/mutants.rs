@@ -112,7 +112,10 @@ fn with_a_look_at_home_only() {
 
 #[test]
 fn a_way_is_told_step_by_step() {
-    let way = shortest(&Launches::new(SMALL).mutant(launch::Mutant::NoKeyLock, property::ONE_LIVE), property::ONE_LIVE);
+    let way = shortest(
+        &Launches::new(SMALL).mutant(launch::Mutant::NoKeyLock, property::ONE_LIVE),
+        property::ONE_LIVE,
+    );
     let way = way.unwrap();
     assert!(way.contains("Launch(0)") && way.contains("Twice"), "{way}");
     assert_eq!(way.lines().count(), 14, "{way}");

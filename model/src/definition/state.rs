@@ -80,7 +80,9 @@ impl Side {
     /// Whether something is not durable.
     #[must_use]
     pub fn is_dirty(&self) -> bool {
-        self.records.iter().any(Cell::is_dirty) || self.gaps.iter().any(Cell::is_dirty) || self.position.is_dirty()
+        self.records.iter().any(Cell::is_dirty)
+            || self.gaps.iter().any(Cell::is_dirty)
+            || self.position.is_dirty()
     }
 }
 
@@ -246,20 +248,29 @@ impl State {
     }
 
     /// The record of a definition in a store.
-    #[expect(clippy::indexing_slicing, reason = "stores and definitions are made by the model, below its bounds")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "stores and definitions are made by the model, below its bounds"
+    )]
     pub const fn record(&mut self, store: Store, definition: u8) -> &mut Cell<Value> {
         &mut self.sides[store as usize].records[definition as usize]
     }
 
     /// The gap of a definition that is noted in a store.
-    #[expect(clippy::indexing_slicing, reason = "stores and definitions are made by the model, below its bounds")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "stores and definitions are made by the model, below its bounds"
+    )]
     pub const fn gap(&mut self, store: Store, definition: u8) -> &mut Cell<bool> {
         &mut self.sides[store as usize].gaps[definition as usize]
     }
 
     /// What readers see of a definition in a store.
     #[must_use]
-    #[expect(clippy::indexing_slicing, reason = "stores and definitions are made by the model, below its bounds")]
+    #[expect(
+        clippy::indexing_slicing,
+        reason = "stores and definitions are made by the model, below its bounds"
+    )]
     pub const fn seen(&self, store: Store, definition: u8) -> Value {
         self.sides[store as usize].records[definition as usize].seen
     }
@@ -314,7 +325,9 @@ impl fmt::Display for State {
         write!(f, "{}", self.control)?;
         for (store, side) in (0..).zip(&self.sides) {
             write!(f, " | {}:", name(store))?;
-            for (n, cell) in side.records.iter().enumerate().filter(|(_, cell)| cell.seen != 0 || cell.is_dirty()) {
+            for (n, cell) in
+                side.records.iter().enumerate().filter(|(_, cell)| cell.seen != 0 || cell.is_dirty())
+            {
                 write!(f, " def{n}={}{}", cell.seen, if cell.is_dirty() { "*" } else { "" })?;
             }
             for (n, gap) in side.gaps.iter().enumerate().filter(|(_, gap)| gap.seen) {

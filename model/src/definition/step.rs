@@ -34,7 +34,9 @@ impl Definitions {
         match turn {
             Turn::Remove(store) => *state.side(store) = Default::default(),
             // Positions belong to a migration.
-            Turn::Move(Move::Start) => state.sides.iter_mut().for_each(|side| side.position = Default::default()),
+            Turn::Move(Move::Start) => {
+                state.sides.iter_mut().for_each(|side| side.position = Default::default())
+            }
             // What was defined since is compared first.
             Turn::AskReverse => state.verified = false,
             _ => {}
@@ -71,7 +73,10 @@ impl Definitions {
                 (found, _) => self.found(state, client, found),
             },
             Do::LookOther => {
-                let found = self.statuses.other(client.status).map_or(0, |other| state.seen(other, client.definition));
+                let found = self
+                    .statuses
+                    .other(client.status)
+                    .map_or(0, |other| state.seen(other, client.definition));
                 self.found(state, client, found)
             }
             Do::Create => self.create(state, client),
@@ -82,7 +87,11 @@ impl Definitions {
                 if let Some(other) = self.statuses.other(client.status).filter(|_| kept) {
                     state.record(other, client.definition).disk = value;
                 }
-                if self.is(Mutant::NoGap) { finish(state, client, home) } else { Client { at: At::Failed, ..client } }
+                if self.is(Mutant::NoGap) {
+                    finish(state, client, home)
+                } else {
+                    Client { at: At::Failed, ..client }
+                }
             }
             Do::Note => {
                 state.gap(home, client.definition).seen = true;
@@ -101,7 +110,8 @@ impl Definitions {
 
     fn enter(&self, state: &mut State, client: Client) -> Client {
         let (_, status) = state.control.register;
-        if [0, 1].into_iter().any(|store| self.statuses.names(status, store) && !state.stores.is_open(store)) {
+        if [0, 1].into_iter().any(|store| self.statuses.names(status, store) && !state.stores.is_open(store))
+        {
             state.wrongs.failed = true;
             return Client::default();
         }
@@ -112,7 +122,10 @@ impl Definitions {
         let Op::Define(new) = client.op else { return Client::default() };
         let definition = usize::from(client.definition);
         let cells = state.sides.iter().filter_map(|side| side.records.get(definition));
-        let there: Vec<u8> = cells.flat_map(|cell| [cell.seen, cell.disk]).chain(state.told.get(definition).copied()).collect();
+        let there: Vec<u8> = cells
+            .flat_map(|cell| [cell.seen, cell.disk])
+            .chain(state.told.get(definition).copied())
+            .collect();
         state.record(self.statuses.home(client.status), client.definition).seen = fresh(new, there);
         Client { at: At::Created, ..client }
     }
@@ -185,7 +198,14 @@ impl Definitions {
                     self.put(state, to, definition, value);
                     state.side(to).position.seen = definition + 1;
                 }
-                self.go_on(state, if definition + 1 < last { Task::Copy(definition + 1) } else { Task::Done { compared: false } });
+                self.go_on(
+                    state,
+                    if definition + 1 < last {
+                        Task::Copy(definition + 1)
+                    } else {
+                        Task::Done { compared: false }
+                    },
+                );
             }
             (Copying::Mend, task) => self.mend(state, task),
             (Copying::Compare, Task::Compare(definition)) => {
@@ -217,11 +237,16 @@ impl Definitions {
         let to = self.statuses.store(record.status, cutover::Role::Target).unwrap_or_default();
         let task = if next == Next::Copy {
             let position = state.side(to).position.seen;
-            if position < self.bounds.definitions { Task::Copy(position) } else { Task::Done { compared: false } }
+            if position < self.bounds.definitions {
+                Task::Copy(position)
+            } else {
+                Task::Done { compared: false }
+            }
         } else {
             Task::Mend(0, 0)
         };
-        state.replicator = Replicator { task, epoch: record.epoch, status: record.status, pinned: false, awaited: false };
+        state.replicator =
+            Replicator { task, epoch: record.epoch, status: record.status, pinned: false, awaited: false };
     }
 
     /// A batch is over: the pin goes, and with it the job if its epoch is over.
@@ -256,9 +281,9 @@ impl Definitions {
 
     fn mend(&self, state: &mut State, task: Task) {
         let (definition, noted) = match task {
-            Task::Mend(definition, store) | Task::Mended(definition, store) | Task::MendSynced(definition, store) => {
-                (definition, store)
-            }
+            Task::Mend(definition, store)
+            | Task::Mended(definition, store)
+            | Task::MendSynced(definition, store) => (definition, store),
             _ => return,
         };
         let next = if noted == 0 {
@@ -273,8 +298,11 @@ impl Definitions {
                 state.replicator.pinned = true;
                 self.level(state, definition);
                 let synced = self.is(Mutant::MendNotSynced);
-                state.replicator.task =
-                    if synced { Task::MendSynced(definition, noted) } else { Task::Mended(definition, noted) };
+                state.replicator.task = if synced {
+                    Task::MendSynced(definition, noted)
+                } else {
+                    Task::Mended(definition, noted)
+                };
             }
             Task::Mended(..) => {
                 state.side(1 - noted).flush();

@@ -344,7 +344,9 @@ impl fmt::Display for State {
         write!(f, "{}", self.control)?;
         for (name, cells) in ["A", "B"].into_iter().zip(&self.cells) {
             write!(f, " | {name}:")?;
-            for (key, cell) in cells.iter().enumerate().filter(|(_, cell)| !cell.is_empty() || cell.is_dirty()) {
+            for (key, cell) in
+                cells.iter().enumerate().filter(|(_, cell)| !cell.is_empty() || cell.is_dirty())
+            {
                 let Row { kind, epoch, .. } = cell.seen;
                 write!(f, " key{key} {kind:?}@{epoch}{}", if cell.is_dirty() { "*" } else { "" })?;
                 if cell.intent != 0 {

@@ -139,7 +139,11 @@ impl Tenants {
         if tenant.holds == 0 {
             out.push(Action::Enter(n));
         } else {
-            out.extend((0..self.bounds.stores).filter(|id| tenant.holds & 1 << id != 0).map(|id| Action::Write(n, id)));
+            out.extend(
+                (0..self.bounds.stores)
+                    .filter(|id| tenant.holds & 1 << id != 0)
+                    .map(|id| Action::Write(n, id)),
+            );
             out.push(Action::Leave(n));
         }
         let free = self.is_free(state);
@@ -270,7 +274,8 @@ impl Model for Tenants {
             Property::always(ROOM, |_, state: &State| !state.wrongs.blocked),
             Property::always(GONE, |_: &Self, state: &State| {
                 let named = |id| state.tenants.iter().any(|tenant| tenant.names(id) || tenant.is_placing(id));
-                state.up != state::Up::Serving || (0..STORES as u8).all(|id| !state.is_listed(id) || named(id))
+                state.up != state::Up::Serving
+                    || (0..STORES as u8).all(|id| !state.is_listed(id) || named(id))
             }),
         ];
         match self.only {

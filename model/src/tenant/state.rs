@@ -246,7 +246,10 @@ impl State {
     pub fn count_users(&mut self) {
         let tenants = self.tenants;
         for (id, users) in (0..).zip(&mut self.users) {
-            *users = (0..).zip(&tenants).filter(|(_, tenant)| tenant.names(id)).fold(0, |all, (n, _)| all | 1 << n);
+            *users = (0..)
+                .zip(&tenants)
+                .filter(|(_, tenant)| tenant.names(id))
+                .fold(0, |all, (n, _)| all | 1 << n);
         }
     }
 

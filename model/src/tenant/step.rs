@@ -145,7 +145,8 @@ fn destroy(state: &mut State, id: Id, struck: bool) {
     let path = if struck { (0..2).find(|path| state.files_at(*path) == Some(id)) } else { state.path(id) };
     let Some(path) = path else { return };
     if let Some(there) = state.files_at(path) {
-        state.wrongs.lost |= state.tenants.iter().any(|tenant| tenant.uses(there) || tenant.is_placing(there));
+        state.wrongs.lost |=
+            state.tenants.iter().any(|tenant| tenant.uses(there) || tenant.is_placing(there));
         state.wrongs.pulled |= state.tenants.iter().any(|tenant| tenant.holds & 1 << there != 0);
         state.tenants.iter_mut().for_each(|tenant| tenant.rows &= !(1 << there));
     }
