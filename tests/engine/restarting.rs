@@ -5,8 +5,8 @@ use std::time::Duration;
 use cutover::formats::Family;
 use cutover::store::Store;
 use cutover::{
-    Completion, Defined, Durability, Ending, Engine, ErrorKind, Launched, MigrationOptions, Phase, Settled, StoreSpec,
-    Tenant,
+    Completion, Defined, Durability, Ending, Engine, ErrorKind, Launched, MigrationOptions, Phase, Settled,
+    StoreSpec, Tenant,
 };
 
 use crate::common::{DROP, Home, KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step};
