@@ -3,7 +3,8 @@
 use cutover_model::scenario::{ALL, Scenario};
 
 fn walk(name: &str) {
-    let scenario: &Scenario = ALL.iter().find(|scenario| scenario.name == name).unwrap();
+    let found = ALL.iter().find(|scenario| scenario.name == name);
+    let scenario: &Scenario = found.unwrap_or_else(|| panic!("there is no scenario {name}"));
     let report = scenario.run(1);
     let seconds = report.took.as_secs_f64();
     println!(

@@ -272,13 +272,11 @@ impl Launches {
         let Some(other) = self.statuses.other(client.status) else { return (at_home, home) };
         let there = state.row(other, client.key).in_scope();
         let rank = |row: &Row| (row.is_live(), row.epoch);
-        let home_counts = if self.is(Mutant::LookHomeOnly) {
-            true
-        } else if self.is(Mutant::HomeFirst) && at_home.is_ended() && there.is_ended() {
-            true
-        } else {
-            there.kind == Kind::None || (at_home.kind != Kind::None && rank(&at_home) >= rank(&there))
-        };
+        let home_first = self.is(Mutant::HomeFirst) && at_home.is_ended() && there.is_ended();
+        let home_counts = self.is(Mutant::LookHomeOnly)
+            || home_first
+            || there.kind == Kind::None
+            || (at_home.kind != Kind::None && rank(&at_home) >= rank(&there));
         if home_counts { (at_home, home) } else { (there, other) }
     }
 
