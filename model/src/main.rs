@@ -1,43 +1,42 @@
-//! x
-use cutover_model::{
-    check, definition,
-    launch::{Bounds, Launches},
-};
-fn main() {
-    let mut a: Vec<usize> = std::env::args().skip(1).map(|a| a.parse().unwrap()).collect();
-    let which = a.remove(0);
-    let r = if which == 0 {
-        let b = Bounds {
-            clients: a[0],
-            keys: a[1] as u8,
-            epochs: a[2] as u8,
-            crashes: a[3] as u8,
-            failures: a[4] as u8,
-            replaces: a[5] == 1,
-            collects: a[6] == 1,
-            symmetric: true,
-        };
-        println!("{b:?}");
-        check::exhaust(Launches::new(b), 2)
-    } else if which == 2 {
-        let b = cutover_model::tenant::Bounds { stores: a[0] as u8, crashes: a[1] as u8, symmetric: true };
-        println!("{b:?}");
-        check::exhaust(cutover_model::tenant::Tenants::new(b), 2)
-    } else {
-        let b = definition::Bounds {
-            clients: a[0],
-            definitions: a[1] as u8,
-            epochs: a[2] as u8,
-            crashes: a[3] as u8,
-            failures: a[4] as u8,
-            symmetric: true,
-        };
-        println!("{b:?} {}", std::mem::size_of::<definition::state::State>());
-        check::exhaust(definition::Definitions::new(b), 2)
-    };
-    println!("{} states {} transitions depth {} {:?}", r.states, r.transitions, r.depth, r.took);
-    for x in r.broken {
-        println!("BROKEN {x}");
+//! `cargo run -p cutover-model -- NAME`: walks through every state of a scenario, and fails if a property does not hold, something
+//! is never reached, or the number of states is not the one that is written down.
+
+use std::process::ExitCode;
+
+use cutover_model::scenario::{ALL, Scenario};
+
+fn main() -> ExitCode {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let wanted: Vec<&Scenario> = ALL
+        .iter()
+        .filter(|scenario| names.iter().any(|name| name == scenario.name || name == "all"))
+        .collect();
+    if wanted.is_empty() {
+        eprintln!("usage: cutover-model NAME..., or all. The names:");
+        for scenario in &ALL {
+            eprintln!(
+                "  {:<20} {:>12} states{}",
+                scenario.name,
+                scenario.states,
+                if scenario.quick { ", a test" } else { "" }
+            );
+        }
+        return ExitCode::from(2);
     }
-    println!("missed {:?}", r.missed);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut code = ExitCode::SUCCESS;
+    for scenario in wanted {
+        println!("{}: {:?}", scenario.name, scenario.of);
+        let report = scenario.run(threads);
+        let seconds = report.took.as_secs_f64();
+        println!(
+            "{}: {} states, {} transitions, depth {}, {seconds:.1} s on {threads} threads",
+            scenario.name, report.states, report.transitions, report.depth
+        );
+        if let Err(wrong) = scenario.judge(&report) {
+            println!("{wrong}");
+            code = ExitCode::FAILURE;
+        }
+    }
+    code
 }
