@@ -8,7 +8,6 @@ use cutover::{
     Completion, ConflictPolicy, Durability, Ending, Engine, ErrorKind, Event, Filter, Hold, InstanceId,
     Launched, MigrationOptions, Observer, Phase, Result, Retention, Settled, Tenant,
 };
-
 use parking_lot::Mutex;
 
 use crate::common::{DROP, KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step, work};
