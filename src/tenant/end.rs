@@ -45,7 +45,7 @@ impl Tenant {
     /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
     pub fn cancel(&self, id: InstanceId, reason: &str) -> Result<Ended> {
         self.0.with_locked(id, "cancel an instance", |op, space, mut record| {
-            if self.0.leases.ask_to_stop(id) == 0 {
+            if self.0.leases.holders(id) == 0 {
                 let how = How { ending: Ending::Cancelled, reason, output: &[] };
                 self.0.end_now(op, space, id, record, &how, Changes::default())?;
                 return Ok(Ended::Now);
@@ -55,6 +55,8 @@ impl Tenant {
             let mut changes = Changes::default();
             changes.put(RowId::Instance { id }, Record::Instance(record));
             self.0.commit(space, &changes)?;
+            // Not before it is durable: of a request that failed nobody is told.
+            self.0.leases.ask_to_stop(id);
             Ok(Ended::Asked)
         })
     }

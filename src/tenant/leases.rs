@@ -90,6 +90,11 @@ impl Leases {
         self.0.lock().held.contains_key(&(instance, step.to_owned()))
     }
 
+    /// How many of an instance's steps somebody holds.
+    pub(crate) fn holders(&self, instance: InstanceId) -> usize {
+        self.0.lock().held.keys().filter(|(held, _)| *held == instance).count()
+    }
+
     /// Tells the workers of an instance to stop, at their next heartbeat. Says how many there are.
     pub(crate) fn ask_to_stop(&self, instance: InstanceId) -> usize {
         let mut table = self.0.lock();

@@ -5,7 +5,8 @@ mod play;
 
 use std::time::{Duration, Instant};
 
-use play::ops::{Fault, Gone, Op, Setup};
+use cutover::{ConflictPolicy, ReusePolicy};
+use play::ops::{Fault, Gone, Launching, Op, Setup};
 use play::{Seen, play, play_bytes};
 
 /// The first seed, and how many follow it at most.
@@ -71,6 +72,30 @@ fn failing_copies_pause_however_many_tenants_have_one() {
         Op::Fail1(Fault::AnyCommit, 1),
         Op::Define(0, 3, 0),
         Op::Drain,
+    ];
+    play(Setup::default(), &ops);
+}
+
+/// A cancel that was refused, because the store took no writes, had told the workers to stop all the same.
+#[test]
+fn a_cancel_that_was_refused_tells_nobody_to_stop() {
+    let launching = Launching {
+        definition: 0,
+        key: None,
+        request: None,
+        conflict: ConflictPolicy::Fail,
+        reuse: ReusePolicy::AllowDuplicate,
+        shape: 1,
+        delay: 0,
+        input: 0,
+    };
+    let ops = [
+        Op::Launch(0, launching),
+        Op::Claim(0, 0, 10_000),
+        Op::Fail1(Fault::CommitNot, 0),
+        Op::Define(0, 3, 0),
+        Op::Cancel(0, 0),
+        Op::Beat(0),
     ];
     play(Setup::default(), &ops);
 }
