@@ -1,15 +1,17 @@
-//! The project's own commands, in plain Rust without dependencies:
+//! The project's own commands, in plain Rust:
 //!
 //! ```text
 //! cargo xtask demo [ARGUMENTS]   builds what is needed and runs the demonstration
 //! cargo xtask test [--quick]     everything that has to pass; --quick leaves out the model, Miri and the fuzz targets
+//! cargo xtask torture ...        kills and power cuts under load; see `torture/mod.rs`
 //! ```
 //!
-//! Both first look for what RocksDB's build needs and a fresh machine may lack; see `needs.rs`.
+//! All first look for what RocksDB's build needs and a fresh machine may lack; see `needs.rs`.
 
 mod cargo;
 mod needs;
 mod steps;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -24,7 +26,8 @@ fn main() -> ExitCode {
         (Some("demo"), arguments) => demo(arguments),
         (Some("test"), []) => test(false),
         (Some("test"), [flag]) if flag == "--quick" => test(true),
-        _ => Err(USAGE.to_owned()),
+        (Some("torture"), arguments) => torture::run(arguments),
+        _ => Err(format!("{USAGE}\n{}", torture::USAGE)),
     };
     done.unwrap_or_else(|say| {
         eprintln!("{say}");

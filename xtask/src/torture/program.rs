@@ -1,0 +1,225 @@
+//! `cutover load` and `cutover check` as processes.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::acks::{self, Verdict};
+use super::plan::Setup;
+
+/// A check that takes longer hangs.
+const LONGEST_CHECK: Duration = Duration::from_secs(180);
+
+/// What ends a chain.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// A promise was broken: it is kept, and the next chain begins.
+    Broken(String),
+    /// The torture itself cannot go on.
+    Trouble(String),
+}
+
+impl From<String> for Stop {
+    fn from(trouble: String) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+/// What has become of the process that may only have been stopped by us.
+pub(crate) type Done<T> = Result<T, Stop>;
+
+/// The program that is tortured.
+#[derive(Debug, Clone)]
+pub(crate) struct Program(pub PathBuf);
+
+/// A load at work.
+///
+/// Its lines come through a pipe: when we are gone, it notices at its next line and ends.
+pub(crate) struct Load {
+    child: Child,
+    lines: Option<JoinHandle<Vec<u8>>>,
+    errors: PathBuf,
+}
+
+impl Program {
+    /// Starts a load on `data`. What it says on its standard error goes to the file `errors`.
+    pub(crate) fn load(&self, data: &Path, setup: Setup, seed: u64, errors: &Path) -> Result<Load, String> {
+        let mut command = Command::new(&self.0);
+        command.arg("load").arg("--data").arg(data).args(setup.arguments());
+        command.args(["--seed", &seed.to_string()]).stdin(Stdio::null());
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(create(errors)?)
+            .spawn()
+            .map_err(|err| format!("{} does not start: {err}", self.0.display()))?;
+        let pipe = child.stdout.take();
+        let lines = thread::spawn(move || {
+            let mut said = Vec::new();
+            // What was read before an error counts as well.
+            let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut said));
+            said
+        });
+        Ok(Load { child, lines: Some(lines), errors: errors.to_owned() })
+    }
+
+    /// Holds `data` against the lines. Its output is kept beside them.
+    pub(crate) fn check(&self, data: &Path, lines: &Path, after: &str) -> Done<Verdict> {
+        let (out, err) = (lines.with_file_name("check.out"), lines.with_file_name("check.err"));
+        let mut child = self.start_check(data, lines, after, &out, &err)?;
+        let status = wait(&mut child, LONGEST_CHECK)?;
+        let read = |path: &Path| fs::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        let read = |path: &Path| read(path).map_err(|err| format!("{}: {err}", path.display()));
+        judge(status, &read(&out)?, &read(&err)?)
+    }
+
+    /// Kills a check while it opens `data`.
+    pub(crate) fn kill_check(&self, data: &Path, lines: &Path, after: Duration) -> Result<(), String> {
+        let (out, err) = (lines.with_file_name("killed.out"), lines.with_file_name("killed.err"));
+        let mut child = self.start_check(data, lines, "kill", &out, &err)?;
+        thread::sleep(after);
+        end(&mut child)
+    }
+
+    fn start_check(
+        &self,
+        data: &Path,
+        lines: &Path,
+        after: &str,
+        out: &Path,
+        err: &Path,
+    ) -> Result<Child, String> {
+        let mut command = Command::new(&self.0);
+        command.arg("check").arg("--data").arg(data).arg("--acks").arg(lines).args(["--after", after]);
+        command.stdin(Stdio::null()).stdout(create(out)?).stderr(create(err)?);
+        command.spawn().map_err(|err| format!("{} does not start: {err}", self.0.display()))
+    }
+}
+
+impl Load {
+    /// Waits until it is time to stop it.
+    ///
+    /// # Errors
+    /// If it does not work until then.
+    pub(crate) fn work(&mut self, time: Duration) -> Done<()> {
+        thread::sleep(time);
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(Stop::Broken(format!(
+                "the load ended by itself ({status}): {}",
+                self.last_words().unwrap_or_else(|| "without a word".to_owned())
+            ))),
+            Err(err) => Err(Stop::Trouble(format!("the load cannot be waited for: {err}"))),
+        }
+    }
+
+    /// Kills it, and says what it has acknowledged.
+    pub(crate) fn kill(mut self) -> Done<Vec<u8>> {
+        end(&mut self.child)?;
+        let said = self.lines.take().and_then(|lines| lines.join().ok());
+        let said = said.ok_or_else(|| "the reader of the load's lines has panicked".to_owned())?;
+        match self.last_words() {
+            Some(words) if words.contains("panicked at") => {
+                Err(Stop::Broken(format!("the load panicked: {words}")))
+            }
+            _ => Ok(acks::whole_lines(&said).to_vec()),
+        }
+    }
+
+    fn last_words(&self) -> Option<String> {
+        let said = fs::read(&self.errors).ok()?;
+        let said = String::from_utf8_lossy(&said);
+        let panic = said.lines().position(|line| line.contains("panicked at"));
+        let lines: Vec<&str> = match panic {
+            Some(at) => said.lines().skip(at).take(2).collect(),
+            None => said.lines().last().into_iter().collect(),
+        };
+        (!lines.is_empty()).then(|| lines.join(" "))
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = end(&mut self.child);
+    }
+}
+
+/// What a check that has ended says.
+///
+/// # Errors
+/// [`Stop::Broken`] if it did not end as a check may: it must always come to a verdict.
+fn judge(status: Option<ExitStatus>, out: &str, err: &str) -> Done<Verdict> {
+    let Some(status) = status else {
+        return Err(Stop::Broken(format!("the check did not end in {} s", LONGEST_CHECK.as_secs())));
+    };
+    let last = |text: &str| text.lines().last().unwrap_or("nothing").to_owned();
+    let odd = |why: &str| Stop::Broken(format!("the check {why} ({status}) and said: {}", last(err)));
+    let verdict = acks::verdict(out).map_err(|said| odd(&format!("came to no verdict: {said}")))?;
+    match status.code() {
+        Some(0) if verdict.ok && verdict.broken.is_empty() => Ok(verdict),
+        Some(1) if !verdict.ok && !verdict.broken.is_empty() => Ok(verdict),
+        _ => Err(odd("contradicts itself")),
+    }
+}
+
+/// `None` if it has not ended by then; it is killed.
+fn wait(child: &mut Child, longest: Duration) -> Result<Option<ExitStatus>, String> {
+    let begun = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) => return Ok(Some(status)),
+            Ok(None) if begun.elapsed() < longest => thread::sleep(Duration::from_millis(2)),
+            Ok(None) => return end(child).map(|()| None),
+            Err(err) => return Err(format!("a child cannot be waited for: {err}")),
+        }
+    }
+}
+
+/// SIGKILL, and nothing of it is left.
+fn end(child: &mut Child) -> Result<(), String> {
+    // It may have ended.
+    let _ = child.kill();
+    child.wait().map(|_| ()).map_err(|err| format!("a child cannot be waited for: {err}"))
+}
+
+fn create(path: &Path) -> Result<File, String> {
+    File::create(path).map_err(|err| format!("{}: {err}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    fn judged(code: i32, out: &str) -> Result<bool, String> {
+        let status = ExitStatus::from_raw(code << 8);
+        judge(Some(status), out, "oh\nno\n").map(|verdict| verdict.ok).map_err(|stop| match stop {
+            Stop::Broken(what) => what,
+            Stop::Trouble(what) => panic!("trouble: {what}"),
+        })
+    }
+
+    #[test]
+    fn only_what_is_consistent_is_a_verdict() {
+        let (good, bad) = (r#"{"ok":true,"broken":[]}"#, r#"{"ok":false,"broken":["I2"]}"#);
+        assert_eq!(judged(0, good), Ok(true));
+        assert_eq!(judged(1, bad), Ok(false));
+        for (code, out) in
+            [(1, good), (0, bad), (2, good), (0, ""), (101, bad), (1, r#"{"ok":false,"broken":[]}"#)]
+        {
+            let said = judged(code, out).unwrap_err();
+            assert!(said.ends_with("said: no"), "{code} {out}: {said}");
+        }
+        assert!(matches!(judge(None, good, ""), Err(Stop::Broken(said)) if said.contains("did not end")));
+    }
+
+    #[test]
+    fn a_child_that_hangs_is_killed() {
+        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
+        assert_eq!(wait(&mut child, Duration::from_millis(20)).unwrap(), None);
+        assert!(child.try_wait().unwrap().is_some());
+    }
+}
