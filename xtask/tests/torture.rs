@@ -2,17 +2,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use std::path::Path;
-use std::process::{Command, Output};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 /// Runs it on the writer in `torture/writer.sh`, which breaks its promises as told.
 fn torture(lies: &str, args: &[&str]) -> Output {
     let target = tempfile::tempdir().unwrap();
+    command(lies, target.path(), args).output().unwrap()
+}
+
+fn command(lies: &str, target: &Path, args: &[&str]) -> Command {
     let writer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/torture/writer.sh");
     let mut torture = Command::new(env!("CARGO_BIN_EXE_xtask"));
     torture.arg("torture").args(args).arg("--program").arg(writer);
-    torture.env("LIES", lies).env("CARGO_TARGET_DIR", target.path()).env_remove("CUTOVER_TORTURE_INSIDE");
-    torture.output().unwrap()
+    torture.env("LIES", lies).env("CARGO_TARGET_DIR", target).env_remove("CUTOVER_TORTURE_INSIDE");
+    torture
 }
 
 fn assert_kept(output: &Output) {
@@ -78,5 +84,39 @@ fn a_writer_at_buffered_is_found_out_when_held_to_synced() {
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
         assert!(said.contains("rocksdb: found out in 1 cuts\nsled: found out in 1 cuts\n"), "{said}");
+    }
+}
+
+#[test]
+fn nothing_is_left_of_power_cuts_that_are_killed() {
+    if !power_can_be_cut() {
+        return;
+    }
+    let target = tempfile::tempdir().unwrap();
+    let left = || left_of(target.path());
+    let mut torture = command("", target.path(), &["--power-cuts", "1000"]);
+    let mut torture = torture.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_until(|| left().iter().any(|what| what.starts_with("loop")));
+    torture.kill().unwrap();
+    torture.wait().unwrap();
+    wait_until(|| left().is_empty());
+}
+
+/// Programs that name this directory, and loop devices on files in it.
+fn left_of(directory: &Path) -> Vec<String> {
+    let entries = |of: &str| fs::read_dir(of).unwrap().flatten().map(|entry| entry.path());
+    // What ends while we look is not there.
+    let read = |path: PathBuf| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
+    let programs = entries("/proc").map(|process| read(process.join("cmdline")));
+    let loops = entries("/sys/block").map(|disk| format!("loop {}", read(disk.join("loop/backing_file"))));
+    let name = directory.file_name().unwrap().to_str().unwrap().to_owned();
+    programs.chain(loops).filter(|what| what.contains(&name)).collect()
+}
+
+fn wait_until(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited for a minute");
+        thread::sleep(Duration::from_millis(10));
     }
 }
