@@ -102,12 +102,13 @@ fn nothing_is_left_of_power_cuts_that_are_killed() {
     wait_until(|| left().is_empty());
 }
 
-/// Programs that name this directory, and loop devices on files in it.
+/// Programs that name this directory or were started by one that does, and loop devices on files in it.
 fn left_of(directory: &Path) -> Vec<String> {
     let entries = |of: &str| fs::read_dir(of).unwrap().flatten().map(|entry| entry.path());
     // What ends while we look is not there.
     let read = |path: PathBuf| String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned();
-    let programs = entries("/proc").map(|process| read(process.join("cmdline")));
+    let programs =
+        entries("/proc").map(|process| read(process.join("cmdline")) + &read(process.join("environ")));
     let loops = entries("/sys/block").map(|disk| format!("loop {}", read(disk.join("loop/backing_file"))));
     let name = directory.file_name().unwrap().to_str().unwrap().to_owned();
     programs.chain(loops).filter(|what| what.contains(&name)).collect()
