@@ -113,16 +113,16 @@ mod tests {
     use super::*;
 
     const LINES: &str = r#"{"ack":"opened","durability":"buffered","session":1}
-{"ack":"phase","epoch":1,"phase":"Stable","home":"rocksdb","other":null}
+{"ack":"phase","epoch":1,"phase":"stable","home":"rocksdb","other":null}
 {"ack":"launch","key":"\"phase\""}
-{"ack":"phase","epoch":2,"phase":"Migration","home":"sled","other":"rocksdb"}
+{"ack":"phase","epoch":2,"phase":"migration","home":"sled","other":"rocksdb"}
 {"ack":"launch","key":"\"phase\""}
 "#;
 
     #[test]
     fn the_last_place_and_the_number_of_lines() {
         let heard = hear(LINES.as_bytes()).unwrap();
-        let place = Place { phase: "Migration".to_owned(), home: Driver::Sled };
+        let place = Place { phase: "migration".to_owned(), home: Driver::Sled };
         assert_eq!(heard, Heard { opened: true, lines: 5, place: Some(place) });
     }
 
@@ -142,7 +142,7 @@ mod tests {
     fn lines_that_no_load_may_say() {
         assert!(hear(b"{\"ack\":\"launch\"}\n").unwrap_err().contains("not that it has opened"));
         assert!(hear(b"opened\n").unwrap_err().contains("no JSON"));
-        let nowhere = "{\"ack\":\"opened\"}\n{\"ack\":\"phase\",\"phase\":\"Stable\",\"home\":\"moon\"}\n";
+        let nowhere = "{\"ack\":\"opened\"}\n{\"ack\":\"phase\",\"phase\":\"stable\",\"home\":\"moon\"}\n";
         assert!(hear(nowhere.as_bytes()).unwrap_err().contains("no place"));
     }
 
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn verdicts() {
         let good =
-            verdict("all kept\n{\"ok\":true,\"phase\":\"Stable\",\"lost\":3,\"broken\":[]}\n").unwrap();
+            verdict("all kept\n{\"ok\":true,\"phase\":\"stable\",\"lost\":3,\"broken\":[]}\n").unwrap();
         assert_eq!(good, Verdict { ok: true, lost: 3, broken: Vec::new() });
         let bad = verdict("{\"ok\":false,\"lost\":0,\"broken\":[\"I1: two\"]}").unwrap();
         assert_eq!(bad.broken, ["I1: two"]);

@@ -9,8 +9,15 @@ use super::acks::Place;
 use super::plan::{Driver, Durability};
 
 /// The phases in the order of a migration, as `cutover load` names them.
-const PHASES: [&str; 7] =
-    ["Stable", "PreMigration", "Migration", "PostMigration", "PreRollback", "RollingBack", "PostRollback"];
+const PHASES: [&str; 7] = [
+    "stable",
+    "pre_migration",
+    "migration",
+    "post_migration",
+    "pre_rollback",
+    "rolling_back",
+    "post_rollback",
+];
 
 /// The row of what came before the load had opened.
 const OPENING: &str = "opening";
@@ -123,20 +130,20 @@ mod tests {
     fn rows_columns_and_sums() {
         let mut tally = Tally { acks: 70, openings: 4, ..Tally::default() };
         for _ in 0..3 {
-            tally.count(true, &place("Migration", Driver::Sled), Durability::Buffered);
+            tally.count(true, &place("migration", Driver::Sled), Durability::Buffered);
         }
-        tally.count(true, &place("Migration", Driver::RocksDb), Durability::Synced);
-        tally.count(false, &place("Stable", Driver::Sled), Durability::Synced);
-        tally.count(true, &place("Elsewhere", Driver::Sled), Durability::Synced);
+        tally.count(true, &place("migration", Driver::RocksDb), Durability::Synced);
+        tally.count(false, &place("stable", Driver::Sled), Durability::Synced);
+        tally.count(true, &place("elsewhere", Driver::Sled), Durability::Synced);
         let text = tally.text("kills", Duration::from_secs(9), 40);
         let row = |name: &str| {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap();
             line.split_whitespace().skip(1).map(|cell| cell.parse().unwrap()).collect::<Vec<u64>>()
         };
-        assert_eq!(row("Migration "), [1, 0, 0, 3, 4]);
+        assert_eq!(row("migration "), [1, 0, 0, 3, 4]);
         assert_eq!(row("opening "), [0, 0, 1, 0, 1]);
-        assert_eq!(row("Stable "), [0; 5]);
-        assert_eq!(row("Elsewhere "), [0, 0, 1, 0, 1]);
+        assert_eq!(row("stable "), [0; 5]);
+        assert_eq!(row("elsewhere "), [0, 0, 1, 0, 1]);
         assert_eq!(tally.cycles(), 6);
         let last = text.lines().last().unwrap();
         assert_eq!(

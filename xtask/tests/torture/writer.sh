@@ -26,7 +26,7 @@ case $command in
         # What a cut has left of a line ends here.
         echo >>"$data/lines"
         echo "{\"ack\":\"opened\",\"durability\":\"$durability\"}"
-        echo "{\"ack\":\"phase\",\"phase\":\"Stable\",\"home\":\"$from\"}"
+        echo "{\"ack\":\"phase\",\"phase\":\"stable\",\"home\":\"$from\"}"
         n=0 later=
         while [ $n -lt 1 ] || [ "${LIES-}" != end ]; do
             if [ "${LIES-}" = kill ]; then
