@@ -29,6 +29,17 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Print raw rows of a directory that is not in use: key and record, decoded and in hex
     Inspect(InspectArgs),
+    /// Work on a directory until killed, and print a line of JSON for everything acknowledged
+    ///
+    /// Launches, defines, completes, ends and collects, and with --migrate moves the tenant to and fro between two
+    /// stores. Made to be killed, or to lose power, at any moment; `check` is the judge. It makes the directory, or
+    /// goes on with what an earlier `load` left there. It ends when nobody reads its lines any more.
+    Load(LoadUntilKilledArgs),
+    /// Open a directory after a `load` was killed and hold it against the lines that it printed
+    ///
+    /// Prints what it found, and as its last line one JSON object with at least "ok", "phase", "lost" and "broken".
+    /// Exit codes: 0 every promise was kept; 1 one was broken; 2 wrong usage or bad input.
+    Check(CheckArgs),
     /// The process that `run --crash` kills. Reads what to do from stdin.
     #[command(hide = true)]
     RunPart,
@@ -204,6 +215,62 @@ pub(crate) struct InspectArgs {
     /// At most this many rows
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub limit: u64,
+}
+
+/// Flags of `load`.
+#[derive(Debug, Args)]
+pub(crate) struct LoadUntilKilledArgs {
+    /// The data directory: new, empty, or one that an earlier `load` worked on
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Seed of what the threads do
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    pub seed: u64,
+    /// What an acknowledged commit survives: power loss, or a kill of the process
+    #[arg(long, value_enum, default_value_t = Level::Synced)]
+    pub durability: Level,
+    /// Driver of the store to start in
+    #[arg(long, value_name = "DRIVER", default_value = "rocksdb", value_parser = crate::plan::DRIVERS)]
+    pub from: String,
+    /// Driver of the store to move to; the same driver as --from means another path
+    #[arg(long, value_name = "DRIVER", default_value = "sled", value_parser = crate::plan::DRIVERS)]
+    pub to: String,
+    /// Move the tenant to and fro, over and over, with short dwells in every phase
+    #[arg(long)]
+    pub migrate: bool,
+    /// Cancel moves, reverse them from two phases, and reverse them twice, by turns
+    #[arg(long, requires = "migrate")]
+    pub reverse: bool,
+    /// Threads that work
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+    /// Keys that all threads share
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub keys: u32,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The data directory. It may hold more than the lines are about, from earlier loads
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// What the last `load` on it printed; an empty file means that it was killed before it said anything
+    #[arg(long, value_name = "FILE")]
+    pub acks: PathBuf,
+    /// What ended it. After a power cut at --durability buffered the last moments may be lost, without holes, and that
+    /// is the default there; everything else is exact: --after kill, and synced in any case
+    #[arg(long, value_enum)]
+    pub after: Option<Ended>,
+}
+
+/// What ended a `load`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Ended {
+    /// The process was killed, or ended by itself.
+    Kill,
+    /// The machine lost power.
+    PowerCut,
 }
 
 /// Reads `2s`, `500ms`, `1.5m`, `1h`; a number alone means seconds.

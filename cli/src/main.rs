@@ -13,6 +13,7 @@ mod live;
 mod load;
 mod measure;
 mod offline;
+mod oracle;
 mod part;
 mod plan;
 mod plot;
@@ -33,6 +34,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::demo(&args),
         Command::Status(args) => offline::status(&args).map(|()| 0),
         Command::Inspect(args) => offline::inspect(&args).map(|()| 0),
+        Command::Load(args) => oracle::load(&args).map(|()| 0),
+        Command::Check(args) => oracle::check(&args),
         Command::RunPart => part::child().map(|()| 0),
     };
     match done {
