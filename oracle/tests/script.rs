@@ -13,9 +13,12 @@ use std::time::Duration;
 
 use cutover::store::Driver;
 use cutover::store::memory::MemoryDriver;
-use cutover::{Builder, Durability, Engine, MigrationOptions, Phase, StoreSpec};
-use cutover_oracle::ack::{Ack, Line};
-use cutover_oracle::{After, Options, Script, Setup, Verdict, reopen};
+use cutover::{Builder, Durability, Engine, MigrationOptions, Phase, StoreId, StoreSpec};
+use cutover_oracle::ack::{Ack, Answer, Line};
+use cutover_oracle::check::check_rows;
+use cutover_oracle::raw::Rows;
+use cutover_oracle::who::Who;
+use cutover_oracle::{After, Options, Raw, Script, Setup, Verdict, reopen};
 use tempfile::TempDir;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -153,4 +156,41 @@ fn what_is_checked_twice_is_found_the_same() {
     let (second, _) = home.check(&lines, After::Kill);
     assert_eq!((second.ok, second.found), (true, first.found), "{second:#?}");
     assert!(matches!(lines[0].ack, Ack::Opened(_)));
+}
+
+#[test]
+fn an_answer_that_was_carried_over_is_no_proof_of_the_tail_that_it_came_from() {
+    let home = Home::new(Durability::Buffered);
+    let lines = session(&home);
+    let drivers: [Arc<dyn Driver>; 1] = [home.driver.clone()];
+    let tenant = home.setup(5, 1).tenant;
+    let whole = || Raw::read(&home.data(), &tenant, &drivers, Path::new("unused")).unwrap();
+    let hole = |raw: &Raw| {
+        let verdict = check_rows(&lines, raw, &Options::after(After::PowerCut));
+        assert!(verdict.lost > 0);
+        verdict.broken.iter().any(|what| what.contains("has a hole"))
+    };
+    let latest = lines.iter().rev().find_map(|line| match &line.ack {
+        Ack::Launch { answer: Answer::Started, thread, n, .. } => {
+            let who = Who { seed: 5, session: 1, thread: *thread, n: *n }.to_string();
+            whole().stores[&StoreId(1)]
+                .requests
+                .get_key_value(&who)
+                .map(|(id, record)| (id.clone(), record.clone()))
+        }
+        _ => None,
+    });
+    // Of the store that it was launched in nothing is left.
+    let (id, record) = latest.unwrap();
+    let answer = || {
+        let mut rows = Rows::default();
+        rows.requests.insert(id.clone(), record.clone());
+        rows
+    };
+    let mut raw = whole();
+    raw.stores.insert(StoreId(1), Rows::default());
+    raw.stores.insert(StoreId(2), answer());
+    assert!(!hole(&raw));
+    raw.stores.insert(StoreId(1), answer());
+    assert!(hole(&raw));
 }

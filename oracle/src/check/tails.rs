@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use cutover::StoreId;
-use cutover::formats::record::StepState;
+use cutover::formats::record::{RequestRecord, StepState};
 
 use super::Judge;
 use crate::ack::Answer;
@@ -77,11 +77,17 @@ fn launches(judge: &mut Judge<'_>, tail: &mut Tail, rows: &Rows, id: cutover::In
     let Some(span) = known.launched else { return };
     let request =
         known.by.and_then(|by| judge.ledger.launches.get(&by)).filter(|launch| launch.asked.request);
-    let on_record = request.and_then(|launch| judge.raw.request(&launch.asked.who.to_string()));
-    let kept = on_record.is_some_and(|record| Said::from(record.answer).answer == Answer::Started);
+    let id_of_request = request.map(|launch| launch.asked.who.to_string());
+    let started = |record: &RequestRecord| Said::from(record.answer).answer == Answer::Started;
+    let answered =
+        |rows: &Rows| id_of_request.as_ref().and_then(|id| rows.requests.get(id)).is_some_and(started);
+    let kept = judge.raw.stores.values().any(answered);
     let what = || format!("the launch of instance {id}");
     if kept || rows.instances.contains_key(&id) {
-        tail.keep(&span, what);
+        // Answers are carried over to the other store, where they are durable at once: only what is here says what is here.
+        if answered(rows) || rows.instances.contains_key(&id) {
+            tail.keep(&span, what);
+        }
         if request.is_some() && !kept && !judge.may_be_forgotten(&span) {
             judge.say(format!("instance {id} is there and its request is not"));
         }
