@@ -53,6 +53,12 @@ pub(crate) fn hear(lines: &[u8]) -> Result<Heard, String> {
     Ok(Heard { opened: first.is_some(), lines: text.lines().count() as u64, place })
 }
 
+/// The phase that a line says the tenant is in, if it says so.
+pub(crate) fn phase_of(line: &[u8]) -> Option<String> {
+    let line = std::str::from_utf8(line).ok().filter(|line| line.contains("\"ack\":\"phase\""))?;
+    Some(read_place(&parsed(line).ok()?)?.phase)
+}
+
 /// The lines with another level in the first: for checking a load that does not sync as if it did.
 ///
 /// # Errors

@@ -41,7 +41,9 @@ pub(crate) fn chain(site: &Site, room: &Path, seed: u64) -> Result<(), (usize, S
 fn cycle(site: &Site, room: &Path, setup: Setup, kill: &Kill, place: &mut Place) -> Done<()> {
     let (data, lines) = (room.join("data"), room.join("acks.jsonl"));
     let mut load = site.program.load(&data, setup, kill.load_seed, &room.join("load.err"))?;
-    load.work(kill.after)?;
+    load.work(kill.moment.after)?;
+    load.reach(kill.moment.aim)?;
+    load.work(kill.moment.last)?;
     let said = load.kill()?;
     let heard = acks::hear(&said).map_err(Stop::Broken)?;
     // A load that was killed before it had opened has promised nothing new: what the one before it promised still holds.

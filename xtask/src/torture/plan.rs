@@ -118,6 +118,51 @@ impl fmt::Display for Setup {
     }
 }
 
+/// The phases in the order of a migration there and back, as `cutover load` names them.
+pub(crate) const PHASES: [&str; 7] = [
+    "stable",
+    "pre_migration",
+    "migration",
+    "post_migration",
+    "pre_rollback",
+    "rolling_back",
+    "post_rollback",
+];
+
+/// When a load is stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// From its start.
+    pub after: Duration,
+    /// Then, from when the tenant next comes into this phase, if it soon does. A random time hits short phases too rarely,
+    /// and the time right after a move most rarely of all.
+    pub aim: Option<&'static str>,
+    /// And then still.
+    pub last: Duration,
+}
+
+impl Moment {
+    const LAST_MICROS: u64 = 25_000;
+
+    /// Within so many microseconds from the start, whatever is going on then.
+    fn within(rng: &mut fastrand::Rng, micros: u64) -> Self {
+        Self { after: Duration::from_micros(rng.u64(0..micros)), aim: None, last: Duration::ZERO }
+    }
+
+    /// Some time of the first three seconds, and half of those in which the tenant moves soon after a move.
+    fn at_work(rng: &mut fastrand::Rng, moves: Moves) -> Self {
+        let phases = match moves {
+            Moves::Stays => 0..0,
+            Moves::ToAndFro => 0..4,
+            Moves::ToAndBack => 0..PHASES.len(),
+        };
+        let aim = if phases.is_empty() || rng.bool() { None } else { PHASES.get(rng.usize(phases)).copied() };
+        let longest = if aim.is_some() { 1_500_000 } else { 3_000_000 };
+        let after = Duration::from_micros(rng.u64(60_000..longest));
+        Self { after, aim, last: Duration::from_micros(rng.u64(0..Self::LAST_MICROS)) }
+    }
+}
+
 /// A chain of kills.
 pub(crate) struct KillChain {
     pub setup: Setup,
@@ -128,8 +173,7 @@ pub(crate) struct KillChain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Kill {
     pub load_seed: u64,
-    /// From the start of the load to its kill.
-    pub after: Duration,
+    pub moment: Moment,
     /// How long openings last that are killed as well, one after the other, before the check that counts.
     pub openings: Vec<Duration>,
 }
@@ -137,20 +181,21 @@ pub(crate) struct Kill {
 impl KillChain {
     pub(crate) fn of(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
+        let setup = Setup::of_turn(seed);
         let length = rng.usize(3..=6);
-        let kills = (0..length).map(|_| Kill::draw(&mut rng)).collect();
-        Self { setup: Setup::of_turn(seed), kills }
+        let kills = (0..length).map(|_| Kill::draw(&mut rng, setup)).collect();
+        Self { setup, kills }
     }
 }
 
 impl Kill {
-    fn draw(rng: &mut fastrand::Rng) -> Self {
+    fn draw(rng: &mut fastrand::Rng, setup: Setup) -> Self {
         // A third of the kills hit the opening or what comes right after it.
-        let most = if rng.u8(0..3) == 0 { 60_000 } else { 3_000_000 };
+        let early = rng.u8(0..3) == 0;
         let openings = rng.u8(0..4).saturating_sub(1);
         Self {
             load_seed: rng.u64(..),
-            after: Duration::from_micros(rng.u64(0..most)),
+            moment: if early { Moment::within(rng, 60_000) } else { Moment::at_work(rng, setup.moves) },
             openings: (0..openings).map(|_| Duration::from_micros(rng.u64(0..60_000))).collect(),
         }
     }
@@ -166,11 +211,10 @@ pub(crate) struct CutChain {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cut {
     pub load_seed: u64,
-    /// From the start of the load to the cut.
-    pub after: Duration,
-    /// How long before the cut the kernel is asked to write back all that it has: it may do so at any time, in any order,
-    /// and a cut in the middle of it leaves the most that can be torn.
-    pub writeback: Option<Duration>,
+    pub moment: Moment,
+    /// Whether the kernel is asked, right before the last of it, to write back all that it has: it may do so at any
+    /// time, in any order, and a cut in the middle of it leaves the most that can be torn.
+    pub write_back: bool,
     /// What becomes of what was written after the last flush.
     pub tail: Tail,
     /// The seed by which sectors are torn.
@@ -192,22 +236,21 @@ impl CutChain {
 
     pub(crate) fn of(seed: u64, chained: bool) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
+        let setup = Setup::of_turn(seed);
         let length = if chained { Self::CHAINED } else { 1 };
-        let cuts = (0..length).map(|at| Cut::draw(&mut rng, at > 0)).collect();
-        Self { setup: Setup::of_turn(seed), cuts }
+        let cuts = (0..length).map(|at| Cut::draw(&mut rng, setup, at > 0)).collect();
+        Self { setup, cuts }
     }
 }
 
 impl Cut {
-    fn draw(rng: &mut fastrand::Rng, recovers: bool) -> Self {
+    fn draw(rng: &mut fastrand::Rng, setup: Setup, recovers: bool) -> Self {
         // Where there is something to recover, half of the cuts hit the recovery.
-        let micros = if recovers && rng.bool() { 0..200_000 } else { 200_000..3_000_000 };
-        let after = rng.u64(micros);
-        let writeback = rng.bool().then(|| Duration::from_micros(rng.u64(0..=after.min(25_000))));
+        let early = recovers && rng.bool();
         Self {
             load_seed: rng.u64(..),
-            after: Duration::from_micros(after),
-            writeback,
+            moment: if early { Moment::within(rng, 200_000) } else { Moment::at_work(rng, setup.moves) },
+            write_back: rng.bool(),
             tail: if rng.bool() { Tail::Torn } else { Tail::Lost },
             tear: rng.u64(..),
         }
@@ -254,22 +297,41 @@ mod tests {
     }
 
     #[test]
-    fn kills_hit_openings_and_all_the_time_after() {
+    fn kills_hit_openings_and_all_the_time_after_and_all_moves() {
         let kills: Vec<Kill> = (0..1_000).flat_map(|seed| KillChain::of(seed).kills).collect();
         let share = |of: fn(&Kill) -> bool| kills.iter().filter(|kill| of(kill)).count() * 100 / kills.len();
-        assert!((30..40).contains(&share(|kill| kill.after < Duration::from_millis(60))));
-        assert!((15..25).contains(&share(|kill| kill.after > Duration::from_secs(2))));
+        assert!((28..40).contains(&share(|kill| kill.moment.after < Duration::from_millis(60))));
+        assert!((10..20).contains(&share(|kill| kill.moment.after > Duration::from_secs(2))));
+        assert!((20..35).contains(&share(|kill| kill.moment.aim.is_some())));
         assert!((40..60).contains(&share(|kill| !kill.openings.is_empty())));
+        for phase in PHASES {
+            assert!(kills.iter().any(|kill| kill.moment.aim == Some(phase)), "{phase}");
+        }
+    }
+
+    #[test]
+    fn only_phases_that_come_are_waited_for() {
+        for seed in 0..2_000 {
+            let KillChain { setup, kills } = KillChain::of(seed);
+            let mut aims = kills.iter().filter_map(|kill| kill.moment.aim);
+            assert!(match setup.moves {
+                Moves::Stays => aims.next().is_none(),
+                Moves::ToAndFro => aims.all(|phase| !phase.contains("roll")),
+                Moves::ToAndBack => true,
+            });
+        }
     }
 
     #[test]
     fn recovery_is_cut_where_there_is_one() {
-        let early = Duration::from_millis(200);
-        assert!((0..200).all(|seed| CutChain::of(seed, false).cuts.iter().all(|cut| cut.after >= early)));
-        let chained: Vec<Cut> = (0..200).flat_map(|seed| CutChain::of(seed, true).cuts).collect();
-        let hit = chained.iter().filter(|cut| cut.after < early).count() * 100 / chained.len();
+        let cuts = |chained| (0..200).flat_map(move |seed| CutChain::of(seed, chained).cuts);
+        let early = |cut: &Cut| cut.moment.aim.is_none() && cut.moment.last == Duration::ZERO;
+        assert!(!cuts(false).any(|cut| early(&cut)));
+        let chained: Vec<Cut> = cuts(true).collect();
+        let share = |of: fn(&Cut) -> bool| chained.iter().filter(|cut| of(cut)).count() * 100 / chained.len();
+        let hit = chained.iter().filter(|cut| early(cut)).count() * 100 / chained.len();
         assert!((30..50).contains(&hit), "{hit}");
-        let torn = chained.iter().filter(|cut| cut.tail == Tail::Torn).count() * 100 / chained.len();
-        assert!((40..60).contains(&torn), "{torn}");
+        assert!((40..60).contains(&share(|cut| cut.tail == Tail::Torn)));
+        assert!((40..60).contains(&share(|cut| cut.write_back)));
     }
 }

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,9 @@ use super::plan::Setup;
 
 /// A check that takes longer hangs.
 const LONGEST_CHECK: Duration = Duration::from_secs(180);
+
+/// So long a phase is waited for. Not every turn of a load takes every way.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 /// What ends a chain.
 #[derive(Debug)]
@@ -41,6 +45,7 @@ pub(crate) struct Program(pub PathBuf);
 pub(crate) struct Load {
     child: Child,
     lines: Option<JoinHandle<Vec<u8>>>,
+    phases: Receiver<String>,
     errors: PathBuf,
 }
 
@@ -55,14 +60,10 @@ impl Program {
             .stderr(create(errors)?)
             .spawn()
             .map_err(|err| format!("{} does not start: {err}", self.0.display()))?;
+        let (says, phases) = mpsc::channel();
         let pipe = child.stdout.take();
-        let lines = thread::spawn(move || {
-            let mut said = Vec::new();
-            // What was read before an error counts as well.
-            let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut said));
-            said
-        });
-        Ok(Load { child, lines: Some(lines), errors: errors.to_owned() })
+        let lines = thread::spawn(move || pipe.map(|pipe| listen(pipe, &says)).unwrap_or_default());
+        Ok(Load { child, lines: Some(lines), phases, errors: errors.to_owned() })
     }
 
     /// Holds `data` against the lines. Its output is kept beside them.
@@ -115,6 +116,22 @@ impl Load {
         }
     }
 
+    /// Waits until the tenant comes into this phase, or for a while in vain.
+    ///
+    /// # Errors
+    /// If it does not work until then.
+    pub(crate) fn reach(&mut self, phase: Option<&str>) -> Done<()> {
+        let Some(phase) = phase else { return Ok(()) };
+        let end = Instant::now() + LONGEST_WAIT;
+        while self.phases.try_recv().is_ok() {}
+        while let Ok(now) = self.phases.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            if now == phase {
+                break;
+            }
+        }
+        self.work(Duration::ZERO)
+    }
+
     /// Kills it, and says what it has acknowledged.
     pub(crate) fn kill(mut self) -> Done<Vec<u8>> {
         end(&mut self.child)?;
@@ -143,6 +160,27 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         let _ = end(&mut self.child);
+    }
+}
+
+/// Takes what a load says until it ends, and passes on the phases.
+fn listen(mut pipe: impl Read, says: &Sender<String>) -> Vec<u8> {
+    let (mut said, mut heard) = (Vec::new(), 0);
+    let mut chunk = vec![0; 64 << 10];
+    loop {
+        let length = match pipe.read(&mut chunk) {
+            Err(err) if err.kind() == std::io::ErrorKind::Interrupted => continue,
+            // What was read before an error counts as well.
+            Ok(0) | Err(_) => return said,
+            Ok(length) => length,
+        };
+        said.extend_from_slice(chunk.get(..length).unwrap_or_default());
+        let news = acks::whole_lines(said.get(heard..).unwrap_or_default());
+        for phase in news.split(|byte| *byte == b'\n').filter_map(acks::phase_of) {
+            // Nobody listens when it is not waited for.
+            let _ = says.send(phase);
+        }
+        heard += news.len();
     }
 }
 
@@ -214,6 +252,29 @@ mod tests {
             assert!(said.ends_with("said: no"), "{code} {out}: {said}");
         }
         assert!(matches!(judge(None, good, ""), Err(Stop::Broken(said)) if said.contains("did not end")));
+    }
+
+    #[test]
+    fn phases_are_heard_and_nothing_is_left_out() {
+        let phase = |name: &str| format!("{{\"ack\":\"phase\",\"phase\":\"{name}\",\"home\":\"sled\"}}\n");
+        let text = format!(
+            "{}{}no line\n{}{{\"ack\":\"pha",
+            phase("stable"),
+            "x".repeat(200_000),
+            phase("migration")
+        );
+        /// Comes in small pieces.
+        struct Pipe<'t>(&'t [u8]);
+        impl Read for Pipe<'_> {
+            fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+                let most = out.len().min(777);
+                self.0.read(&mut out[..most])
+            }
+        }
+        let (says, phases) = mpsc::channel();
+        assert_eq!(listen(Pipe(text.as_bytes()), &says), text.as_bytes());
+        drop(says);
+        assert_eq!(phases.iter().collect::<Vec<_>>(), ["stable", "migration"]);
     }
 
     #[test]

@@ -6,18 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::acks::Place;
-use super::plan::{Driver, Durability};
-
-/// The phases in the order of a migration, as `cutover load` names them.
-const PHASES: [&str; 7] = [
-    "stable",
-    "pre_migration",
-    "migration",
-    "post_migration",
-    "pre_rollback",
-    "rolling_back",
-    "post_rollback",
-];
+use super::plan::{Driver, Durability, PHASES};
 
 /// The row of what came before the load had opened.
 const OPENING: &str = "opening";

@@ -51,11 +51,12 @@ fn one(site: &Site, room: &Path, chain: &CutChain, cut: &Cut, way: Way, place: &
     let lines = room.join("acks.jsonl");
     let mut disk = Disk::start(room)?;
     let mut load = site.program.load(&disk.data(), chain.setup, cut.load_seed, &room.join("load.err"))?;
-    load.work(cut.after.saturating_sub(cut.writeback.unwrap_or_default()))?;
-    if let Some(time) = cut.writeback {
+    load.work(cut.moment.after)?;
+    load.reach(cut.moment.aim)?;
+    if cut.write_back {
         disk.write_back()?;
-        load.work(time)?;
     }
+    load.work(cut.moment.last)?;
     disk.cut()?;
     let said = load.kill()?;
     let heard = acks::hear(&said).map_err(Stop::Broken)?;
