@@ -107,11 +107,12 @@ impl Load {
     pub(crate) fn work(&mut self, time: Duration) -> Done<()> {
         thread::sleep(time);
         match self.child.try_wait() {
-            Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(Stop::Broken(format!(
-                "the load ended by itself ({status}): {}",
-                self.last_words().unwrap_or_else(|| "without a word".to_owned())
-            ))),
+            Ok(None) => panic_in(&self.errors(), |_| true).map_or(Ok(()), |panic| Err(Stop::Broken(panic))),
+            Ok(Some(status)) => {
+                let errors = self.errors();
+                let words = errors.lines().last().unwrap_or("without a word");
+                Err(Stop::Broken(format!("the load ended by itself ({status}): {words}")))
+            }
             Err(err) => Err(Stop::Trouble(format!("the load cannot be waited for: {err}"))),
         }
     }
@@ -137,24 +138,23 @@ impl Load {
         end(&mut self.child)?;
         let said = self.lines.take().and_then(|lines| lines.join().ok());
         let said = said.ok_or_else(|| "the reader of the load's lines has panicked".to_owned())?;
-        match self.last_words() {
-            Some(words) if words.contains("panicked at") => {
-                Err(Stop::Broken(format!("the load panicked: {words}")))
-            }
-            _ => Ok(acks::whole_lines(&said).to_vec()),
+        // Libraries may panic when their disk is gone. We may not, and a panic of theirs is not to end us.
+        match panic_in(&self.errors(), |place| !place.contains("/registry/")) {
+            Some(panic) => Err(Stop::Broken(panic)),
+            None => Ok(acks::whole_lines(&said).to_vec()),
         }
     }
 
-    fn last_words(&self) -> Option<String> {
-        let said = fs::read(&self.errors).ok()?;
-        let said = String::from_utf8_lossy(&said);
-        let panic = said.lines().position(|line| line.contains("panicked at"));
-        let lines: Vec<&str> = match panic {
-            Some(at) => said.lines().skip(at).take(2).collect(),
-            None => said.lines().last().into_iter().collect(),
-        };
-        (!lines.is_empty()).then(|| lines.join(" "))
+    fn errors(&self) -> String {
+        fs::read(&self.errors).map(|said| String::from_utf8_lossy(&said).into_owned()).unwrap_or_default()
     }
+}
+
+/// The first panic at a place that counts: where, and what it said.
+fn panic_in(errors: &str, counts: impl Fn(&str) -> bool) -> Option<String> {
+    let mut lines = errors.lines().skip_while(|line| !line.contains("panicked at") || !counts(line));
+    let place = lines.next()?;
+    Some(format!("the load panicked: {place} {}", lines.next().unwrap_or_default()))
 }
 
 impl Drop for Load {
@@ -275,6 +275,17 @@ mod tests {
         assert_eq!(listen(Pipe(text.as_bytes()), &says), text.as_bytes());
         drop(says);
         assert_eq!(phases.iter().collect::<Vec<_>>(), ["stable", "migration"]);
+    }
+
+    #[test]
+    fn panics_are_found_where_they_count() {
+        let errors = "well\nthread 'a' (1) panicked at /root/registry/src/sled.rs:467:41:\nno disk\nstack backtrace:\n\
+                      thread 'b' (2) panicked at src/gc.rs:1:1:\nnot ours to lose\n";
+        let found = panic_in(errors, |_| true).unwrap();
+        assert!(found.ends_with("sled.rs:467:41: no disk"), "{found}");
+        let found = panic_in(errors, |place| !place.contains("/registry/")).unwrap();
+        assert!(found.ends_with("src/gc.rs:1:1: not ours to lose"), "{found}");
+        assert_eq!(panic_in("all is well\n", |_| true), None);
     }
 
     #[test]
