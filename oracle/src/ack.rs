@@ -34,12 +34,12 @@ pub enum Ack {
         /// Its key, if it has one.
         key: Option<String>,
     },
-    /// Definitions of an earlier session that are there.
+    /// Definitions of a thread of an earlier session that are there now.
     Defined {
-        /// Who defined them, without the last part, which is their number.
+        /// The thread, as in the names of the definitions: `seed.session.thread`.
         by: String,
-        /// Their numbers.
-        numbers: Vec<u64>,
+        /// They have the numbers from 0 up to this one, which is not there.
+        count: u64,
     },
     /// The tenant is in this phase.
     Phase {
@@ -78,7 +78,7 @@ pub enum Ack {
         thread: u32,
         /// Its operation.
         n: u64,
-        /// The operation that defined this first; `n` itself, unless it is a repeat.
+        /// Its number among the definitions of the thread.
         number: u64,
         /// Whether it is new.
         created: bool,
@@ -195,6 +195,8 @@ pub struct Opened {
     pub from: String,
     /// Driver of the store to move to.
     pub to: String,
+    /// Sessions that this directory had before.
+    pub sessions: u64,
     /// Threads that work.
     pub threads: u32,
     /// Keys that all threads share.
@@ -425,6 +427,7 @@ mod tests {
             tenant: "load".into(),
             from: "rocksdb".into(),
             to: "sled".into(),
+            sessions: 2,
             threads: 4,
             keys: 8,
             instance_ms: 1,
@@ -440,7 +443,7 @@ mod tests {
         let (ending, ended) = (Some(Ending::Failed), None);
         let acks = [
             Ack::Found { thread, instance, key: None },
-            Ack::Defined { by: "1.2.3".into(), numbers: vec![0, 3] },
+            Ack::Defined { by: "1.2.3".into(), count: 3 },
             Ack::Phase {
                 epoch: 3,
                 phase: Phase::PreRollback,

@@ -137,7 +137,7 @@ pub fn input(who: &Who) -> Vec<u8> {
     filled(who, more, &mut rng)
 }
 
-/// Name of the definition that this operation makes.
+/// Name of a definition: that of its thread, and its number there instead of an operation.
 #[must_use]
 pub fn definition_name(who: &Who) -> String {
     format!("d.{who}")
@@ -151,10 +151,29 @@ pub fn body(who: &Who) -> Vec<u8> {
     filled(who, more, &mut rng)
 }
 
-/// The operation that made a definition of this name.
+/// The thread and number of a definition of this name.
 #[must_use]
 pub fn definer(name: &str) -> Option<Who> {
     name.strip_prefix("d.")?.parse().ok()
+}
+
+/// Name of the definition by which later sessions know of this one: the `number`-th of a directory.
+#[must_use]
+pub fn session_name(number: u64) -> String {
+    format!("session.{number}")
+}
+
+/// Its body: any name of the session, and how many threads it has.
+#[must_use]
+pub fn session_body(who: &Who, threads: u32) -> Vec<u8> {
+    format!("{who} {threads}").into_bytes()
+}
+
+/// The session and its threads, from such a body.
+#[must_use]
+pub fn session_of(body: &[u8]) -> Option<(Who, u32)> {
+    let (who, threads) = std::str::from_utf8(body).ok()?.split_once(' ')?;
+    Some((who.parse().ok()?, threads.parse().ok()?))
 }
 
 fn filled(who: &Who, more: usize, rng: &mut fastrand::Rng) -> Vec<u8> {

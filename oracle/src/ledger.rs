@@ -4,6 +4,7 @@
 //! operation began, so of two operations it is known whether one was over before the other began ([`Span::precedes`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use cutover::formats::record::Answer as Recorded;
 use cutover::{ConflictPolicy, Ending, InstanceId, Phase};
@@ -83,6 +84,22 @@ pub struct Said {
     pub ending: Option<Ending>,
 }
 
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let answer = match self.answer {
+            Answer::Started => "started",
+            Answer::Existing => "existing",
+            Answer::Conflict => "in conflict",
+            Answer::Rejected => "rejected",
+        };
+        write!(f, "as {answer}: instance {}", self.instance)?;
+        match self.ending {
+            Some(ending) => write!(f, ", which had ended as {ending:?}"),
+            None => Ok(()),
+        }
+    }
+}
+
 impl From<Recorded> for Said {
     fn from(recorded: Recorded) -> Self {
         let (answer, instance, ending) = match recorded {
@@ -134,7 +151,7 @@ pub struct Ledger {
     by_key: BTreeMap<String, Vec<Who>>,
     /// Definitions, by name.
     pub definitions: BTreeMap<String, Defined>,
-    /// Definitions of earlier sessions, by name.
+    /// Definitions that were there at the beginning, by name.
     pub inherited: BTreeSet<String>,
     /// What may have happened or not.
     pub unknown: Vec<Unknown>,
@@ -197,8 +214,8 @@ impl Ledger {
                     planner.absorb(ack);
                 }
             }
-            Ack::Defined { by, numbers } => {
-                self.inherited.extend(numbers.iter().map(|number| format!("d.{by}.{number}")));
+            Ack::Defined { by, count } => {
+                self.inherited.extend((0..*count).map(|number| format!("d.{by}.{number}")));
             }
             Ack::Unreadable { what } => self.broken.push(format!("line {} {what}", span.line)),
             _ => self.operation(ack, span),
@@ -210,7 +227,8 @@ impl Ledger {
             self.broken.push(format!("line {}: a second session begins", span.line));
             return;
         }
-        let Opened { seed, session, keys, threads, .. } = *opened;
+        let Opened { seed, session, keys, threads, sessions, .. } = *opened;
+        self.inherited.extend((0..=sessions).map(content::session_name));
         self.planners = (0..threads).map(|thread| Planner::new(seed, session, thread, keys)).collect();
         self.opened = Some(opened.clone());
     }
@@ -240,10 +258,11 @@ impl Ledger {
                 self.launched(by, *number, &op, key.as_ref(), said, span);
             }
             Ack::Define { number, stores, .. } => {
-                let (who, stores) = (by.at(*number), stores.clone());
+                let who = by.at(*number);
                 // One that was tried before, in doubt, may have been written then.
-                let stores = if self.unknown(&who).is_some() { Vec::new() } else { stores };
-                self.unknown.retain(|unknown| unknown.who != who);
+                let tried = self.unknown_define(&who).is_some();
+                let stores = if tried { Vec::new() } else { stores.clone() };
+                self.unknown.retain(|unknown| !defines(unknown, &who));
                 let name = content::definition_name(&who);
                 self.definitions.entry(name).or_insert(Defined { span, stores });
             }
@@ -269,8 +288,8 @@ impl Ledger {
             self.broken.push(format!("line {}: {who} has the key {:?}", span.line, asked.key));
         }
         if let Some(before) = self.launches.get(&who) {
-            if before.answer != Some(said) {
-                let what = format!("was answered {:?} before, and now {said:?}", before.answer);
+            if let Some(before) = before.answer.filter(|before| *before != said) {
+                let what = format!("was answered {before} before, and now {said}");
                 self.broken.push(format!("line {}: the request {who} {what}", span.line));
             }
             return;
@@ -360,6 +379,12 @@ impl Ledger {
         self.launches.insert(who, launch);
     }
 
+    /// What may have made this definition or not.
+    #[must_use]
+    pub fn unknown_define(&self, who: &Who) -> Option<&Unknown> {
+        self.unknown.iter().find(|unknown| defines(unknown, who))
+    }
+
     /// The launches of a key, answered or not.
     pub fn launches_of<'l>(&'l self, key: &str) -> impl Iterator<Item = &'l Launched> + use<'l> {
         self.by_key.get(key).into_iter().flatten().filter_map(|who| self.launches.get(who))
@@ -414,6 +439,11 @@ impl Ledger {
         let before = span.before.checked_sub(1).and_then(|line| self.times.get(line as usize));
         before.or_else(|| self.times.first()).copied().unwrap_or(0)
     }
+}
+
+/// Whether an operation that may have happened was to make this definition.
+fn defines(unknown: &Unknown, who: &Who) -> bool {
+    unknown.op == Op::Define { number: who.n } && unknown.who.at(who.n) == *who
 }
 
 /// Whether an operation that may have happened may have ended this instance, other than by a launch of its key.

@@ -95,7 +95,7 @@ impl<'l> Judge<'l> {
         let (Some(said), Some(key)) = (launch.answer, &launch.asked.key) else {
             let wrong = launch.answer.filter(|said| said.answer != Answer::Started);
             if let Some(said) = wrong {
-                self.say(&launch.span, format!("{} has no key, and was answered {said:?}", launch.asked.who));
+                self.say(&launch.span, format!("{} has no key, and was answered {said}", launch.asked.who));
             }
             return;
         };
@@ -104,7 +104,7 @@ impl<'l> Judge<'l> {
             let (conflict, reuse) = (launch.asked.conflict, launch.asked.reuse);
             self.say(
                 &launch.span,
-                format!("{who} asked for {conflict:?} and {reuse:?} and was answered {said:?}"),
+                format!("{who} asked for {conflict:?} and {reuse:?} and was answered {said}"),
             );
         }
         match said.answer {

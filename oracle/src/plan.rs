@@ -14,7 +14,7 @@ use crate::who::Who;
 
 /// Instances of one thread that may live; from here on it ends the oldest one first.
 const MOST_LIVE: usize = 14;
-/// Launches and definitions that are remembered, to be repeated.
+/// Launches that are remembered, to be repeated.
 const REMEMBERED: usize = 32;
 
 /// An operation.
@@ -24,12 +24,12 @@ pub enum Op {
     Launch {
         /// The operation: this one, or an earlier one to be repeated.
         number: u64,
-        /// The operation that defined what is launched.
+        /// The thread's definition of this number.
         definition: u64,
     },
-    /// Define what this operation defines: this one, or an earlier one to be repeated.
+    /// Define the thread's definition of this number.
     Define {
-        /// The operation.
+        /// The number, from 0 on without gaps: the next one, or an earlier one to be repeated.
         number: u64,
     },
     /// Take a step and report on it.
@@ -65,7 +65,8 @@ pub struct Planner {
     launched: VecDeque<(u64, u64)>,
     /// Those of them that failed, so that nobody knows whether they happened.
     unsettled: Vec<u64>,
-    defined: VecDeque<u64>,
+    /// Definitions that it has made.
+    defined: u64,
 }
 
 impl Planner {
@@ -73,8 +74,8 @@ impl Planner {
     #[must_use]
     pub fn new(seed: u64, session: u64, thread: u32, keys: u32) -> Self {
         let who = Who { seed, session, thread, n: 0 };
-        let (live, launched, defined) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Self { who, keys, live, launched, unsettled: Vec::new(), defined }
+        let (live, launched) = (VecDeque::new(), VecDeque::new());
+        Self { who, keys, live, launched, unsettled: Vec::new(), defined: 0 }
     }
 
     /// The name of the next operation.
@@ -88,7 +89,11 @@ impl Planner {
     pub fn next(&self) -> Op {
         let mut rng = self.who.rng("op");
         let n = self.who.n;
-        let Some(definition) = pick(&mut rng, &self.defined) else { return Op::Define { number: n } };
+        if self.defined == 0 {
+            return Op::Define { number: 0 };
+        }
+        // A new one more often than its share.
+        let definition = rng.u64(..self.defined).max(rng.u64(..self.defined));
         if self.live.len() >= MOST_LIVE {
             return self.end(0);
         }
@@ -99,8 +104,8 @@ impl Planner {
         match rng.u8(..100) {
             0..40 => Op::Launch { number: n, definition },
             40..44 => repeat,
-            44..50 => Op::Define { number: n },
-            50..52 => Op::Define { number: pick(&mut rng, &self.defined).unwrap_or(n) },
+            44..50 => Op::Define { number: self.defined },
+            50..52 => Op::Define { number: definition },
             52..78 => Op::Work,
             78..90 => self.end(rng.usize(..MOST_LIVE)),
             90..95 => match pick(&mut rng, &self.live) {
@@ -156,7 +161,7 @@ impl Planner {
                     self.remember_launch(&op);
                 }
             }
-            Ack::Define { number, .. } if *number == self.who.n => remember(&mut self.defined, *number),
+            Ack::Define { number, .. } => self.defined = self.defined.max(*number + 1),
             Ack::End { instance, answer, .. } => {
                 self.live.retain(|other| other != instance);
                 if *answer == EndAnswer::Asked {

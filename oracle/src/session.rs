@@ -146,9 +146,13 @@ impl Session {
             )?,
             tenant => tenant?,
         };
-        acks.say(0, Ack::Opened(opened(&setup)));
+        let earlier = sign(&tenant, &setup)?;
+        acks.say(0, Ack::Opened(opened(&setup, earlier.len() as u64)));
         let mut session = Self { setup, engine: engine.clone(), tenant, acks, found: Vec::new() };
         session.look();
+        for (who, threads) in earlier {
+            session.count_definitions(who, threads)?;
+        }
         session.find()?;
         Ok(session)
     }
@@ -173,6 +177,20 @@ impl Session {
         let home = status.store(status.home()).map(driver).unwrap_or_default();
         let other = status.store(status.home().other()).map(driver);
         self.acks.say(before, Ack::Phase { epoch: status.epoch, phase: status.phase, home, other });
+    }
+
+    /// Prints which definitions of an earlier session are there.
+    fn count_definitions(&self, who: Who, threads: u32) -> Result<()> {
+        for thread in 0..threads {
+            let who = Who { thread, ..who };
+            let mut count = 0;
+            while self.tenant.definition(&content::definition_name(&who.at(count)), 1)?.is_some() {
+                count += 1;
+            }
+            let by = format!("{:x}.{:x}.{thread}", who.seed, who.session);
+            self.acks.say(self.acks.printed(), Ack::Defined { by, count });
+        }
+        Ok(())
     }
 
     /// Takes over what earlier sessions have left alive.
@@ -212,7 +230,25 @@ impl Session {
     }
 }
 
-fn opened(setup: &Setup) -> Opened {
+/// Adds this session to those that the directory has had, and returns these.
+fn sign(tenant: &Tenant, setup: &Setup) -> Result<Vec<(Who, u32)>> {
+    let mut earlier = Vec::new();
+    for number in 0.. {
+        let name = content::session_name(number);
+        match tenant.definition(&name, 1)? {
+            // One whose body is not a session's the check finds.
+            Some(found) => earlier.extend(content::session_of(&found.body)),
+            None => {
+                let who = Who { seed: setup.seed, session: setup.session, thread: 0, n: 0 };
+                tenant.define(&name, 1, "text/plain", &content::session_body(&who, setup.threads))?;
+                break;
+            }
+        }
+    }
+    Ok(earlier)
+}
+
+fn opened(setup: &Setup, sessions: u64) -> Opened {
     let Retention { instance_ms, key_ms, request_ms } = setup.retention;
     Opened {
         format: FORMAT,
@@ -222,6 +258,7 @@ fn opened(setup: &Setup) -> Opened {
         tenant: setup.tenant.clone(),
         from: setup.from_driver.clone(),
         to: setup.to_driver.clone(),
+        sessions,
         threads: setup.threads,
         keys: setup.keys,
         instance_ms,

@@ -121,10 +121,9 @@ impl Instances<'_> {
         if ledger.session() == Some(who.session) {
             match ledger.launches.get(who).map(|launch| (launch.answer, &launch.asked)) {
                 Some((answer, asked)) => {
-                    let acknowledged =
-                        answer.is_none_or(|said| said.answer == Answer::Started && said.instance == id);
-                    if !acknowledged {
-                        judge.say(format!("{who} was answered {answer:?}, and launched instance {id}"));
+                    let other = answer.filter(|said| said.answer != Answer::Started || said.instance != id);
+                    if let Some(said) = other {
+                        judge.say(format!("{who} was answered {said}, and launched instance {id}"));
                     }
                     if asked.key != key || asked.definition != found.definition {
                         let (of, so) = (&asked.definition, &found.definition);
@@ -266,13 +265,14 @@ fn missing(judge: &mut Judge<'_>, tenant: &Tenant, id: InstanceId, known: &Known
 fn definitions(judge: &mut Judge<'_>, tenant: &Tenant) -> Result<()> {
     let ledger = judge.ledger;
     for name in ledger.definitions.keys().chain(&ledger.inherited) {
-        let body = content::definer(name).map(|who| content::body(&who));
+        let good = |body: &[u8]| match content::definer(name) {
+            Some(who) => body == content::body(&who),
+            None => content::session_of(body).is_some(),
+        };
         match tenant.definition(name, 1)? {
             None if judge.lossy => {}
             None => judge.say(format!("the definition {name} is lost")),
-            Some(found) if Some(&found.body) != body.as_ref() => {
-                judge.say(format!("the definition {name} has other bytes"));
-            }
+            Some(found) if !good(&found.body) => judge.say(format!("the definition {name} has other bytes")),
             Some(_) => {}
         }
     }
@@ -299,12 +299,12 @@ fn requests(judge: &mut Judge<'_>, tenant: &Tenant) -> Result<()> {
                 Said { answer: Answer::Rejected, instance, ending: Some(ending) }
             }
             Err(err) => {
-                judge.say(format!("the request {who} was answered {said:?}, and is refused now: {err}"));
+                judge.say(format!("the request {who} was answered {said}, and is refused now: {err}"));
                 continue;
             }
         };
         if again != said {
-            judge.say(format!("the request {who} was answered {said:?}, and is answered {again:?} now"));
+            judge.say(format!("the request {who} was answered {said}, and is answered {again} now"));
         }
     }
     Ok(())

@@ -111,19 +111,19 @@ fn instance(judge: &mut Judge<'_>, store: StoreId, rows: &Rows, id: InstanceId, 
 fn definitions(judge: &mut Judge<'_>, store: StoreId, rows: &Rows) {
     let ledger = judge.ledger;
     for (name, record) in &rows.definitions {
-        let Some(who) = content::definer(name) else {
-            judge.say(format!("the definition {name} in {store} is nobody's"));
-            continue;
-        };
-        if record.body != content::body(&who) {
-            judge.say(format!("the definition {name} in {store} has other bytes"));
-        }
-        let is_ours = ledger.session() == Some(who.session);
-        if is_ours
-            && !ledger.definitions.contains_key(name)
-            && !may_have(ledger, &who, |op| matches!(op, Op::Define { .. }))
-        {
-            judge.say(format!("the definition {name} in {store} was never asked for"));
+        match content::definer(name) {
+            Some(who) => {
+                if record.body != content::body(&who) {
+                    judge.say(format!("the definition {name} in {store} has other bytes"));
+                }
+                let is_ours = ledger.session() == Some(who.session);
+                let known = ledger.definitions.contains_key(name) || ledger.unknown_define(&who).is_some();
+                if is_ours && !known {
+                    judge.say(format!("the definition {name} in {store} was never asked for"));
+                }
+            }
+            None if content::session_of(&record.body).is_some() => {}
+            None => judge.say(format!("the definition {name} in {store} is nobody's")),
         }
         for (other, rows) in &judge.raw.stores {
             if *other > store && rows.definitions.get(name).is_some_and(|there| there != record) {
@@ -152,7 +152,7 @@ fn requests(judge: &mut Judge<'_>, rows: &Rows) {
         let said = Said::from(record.answer);
         match ledger.launches.get(&who).map(|launch| launch.answer) {
             Some(Some(answer)) if answer != said => {
-                judge.say(format!("the request {id} was answered {answer:?}, and {said:?} is on record"));
+                judge.say(format!("the request {id} was answered {answer}, and on record it is {said}"));
             }
             Some(_) => {}
             None => judge.say(format!("the request {id} was never made")),
@@ -226,7 +226,7 @@ fn in_both(judge: &mut Judge<'_>) {
         judge.ledger.epochs.iter().filter(|(epoch, _)| *epoch >= migration).map(|(_, line)| *line).min();
     let ledger = judge.ledger;
     let known = ledger.definitions.iter().map(|(name, defined)| (name, defined.span.line));
-    for (name, line) in known.chain(ledger.inherited.iter().map(|name| (name, 0))) {
+    for (name, line) in known.chain(ledger.inherited.iter().map(|name| (name, 1))) {
         if judge.lossy && began.is_none_or(|began| line >= began) {
             continue;
         }

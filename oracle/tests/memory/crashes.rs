@@ -1,0 +1,57 @@
+//! Killed and cut in every phase: nothing is found to be wrong.
+
+use cutover::{Durability, MigrationOptions, Phase};
+use cutover_oracle::{After, Script};
+
+use crate::common::{Home, store, work};
+
+/// One seed: a session in each phase of a migration there and back, killed in each, checked after each.
+fn rounds(seed: u64, durability: Durability, after: After) -> u64 {
+    let home = Home::new(durability);
+    let mut engine = home.builder().open().unwrap();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let (mut seen, mut lost) = (Vec::new(), 0);
+    for session in 0..10 {
+        let mut script = Script::begin(&engine, home.setup(seed, session)).unwrap();
+        work(&mut script, &engine, rng.usize(..200));
+        let tenant = script.tenant().clone();
+        let status = tenant.status();
+        if status.phase == Phase::Stable && rng.bool() {
+            let now = engine.store_path(status.initial).unwrap();
+            let to = if now.ends_with("a") { "b" } else { "a" };
+            drop(tenant.migration().start(store(to), MigrationOptions::default()));
+        } else if rng.u8(..3) == 0 {
+            drop(tenant.migration().reverse());
+        }
+        work(&mut script, &engine, rng.usize(..300));
+        script.look();
+        seen.push(tenant.status().phase);
+        let lines = script.lines();
+        drop((script, tenant));
+        home.crash(engine, after);
+        let (verdict, again) = home.check(&lines, after);
+        assert!(verdict.ok, "seed {seed}, session {session}, phases {seen:?}: {verdict:#?}");
+        assert!(verdict.launches > 0 || lines.len() < 20, "{verdict:?}");
+        lost += verdict.lost;
+        engine = again;
+    }
+    lost
+}
+
+#[test]
+fn killed_in_all_phases_nothing_is_missing() {
+    for seed in 0..6 {
+        assert_eq!(rounds(seed, Durability::Buffered, After::Kill), 0);
+        assert_eq!(rounds(seed, Durability::Synced, After::Kill), 0);
+    }
+}
+
+#[test]
+fn power_loss_takes_nothing_that_was_synced_and_a_tail_of_what_was_buffered() {
+    let mut lost = 0;
+    for seed in 0..6 {
+        assert_eq!(rounds(seed, Durability::Synced, After::PowerCut), 0);
+        lost += rounds(seed, Durability::Buffered, After::PowerCut);
+    }
+    assert!(lost > 0, "a power cut that takes nothing shows nothing");
+}
