@@ -1,15 +1,16 @@
-//! The project's own commands, in plain Rust without dependencies:
+//! The project's own commands, in plain Rust:
 //!
 //! ```text
 //! cargo xtask demo [ARGUMENTS]   builds what is needed and runs the demonstration
 //! cargo xtask test [--quick]     everything that has to pass; --quick leaves out the model, Miri and the fuzz targets
+//! cargo xtask torture ...        kills and power cuts under load; see `torture/mod.rs`
 //! cargo xtask fuzz [--seconds N] [TARGET]   runs the fuzz targets, or one, for 20 or N seconds each
 //! cargo xtask deny               holds the dependencies against deny.toml
 //! cargo xtask mutants [ARGUMENTS]    changes the code and says which changes no test notices; takes hours
 //! cargo xtask coverage [ARGUMENTS]   lines and branches that the tests reach, without stores
 //! ```
 //!
-//! `demo` and `test` first look for what RocksDB's build needs and a fresh machine may lack; see `needs.rs`.
+//! `demo`, `test` and `torture` first look for what RocksDB's build needs and a fresh machine may lack; see `needs.rs`.
 
 mod cargo;
 mod deny;
@@ -18,6 +19,7 @@ mod fuzz;
 mod needs;
 mod steps;
 mod tools;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         (Some("demo"), arguments) => demo(arguments),
         (Some("test"), []) => test(false),
         (Some("test"), [flag]) if flag == "--quick" => test(true),
+        (Some("torture"), arguments) => torture::run(arguments),
         (Some("fuzz"), arguments) => match fuzz::arguments(arguments) {
             Some(wanted) => fuzz::run(&wanted).map(|()| ExitCode::SUCCESS),
             None => Err(USAGE.to_owned()),
@@ -43,7 +46,7 @@ fn main() -> ExitCode {
         (Some("deny"), []) => deny::run().map(|()| ExitCode::SUCCESS),
         (Some("mutants"), arguments) => eyes::mutants(arguments).map(|()| ExitCode::SUCCESS),
         (Some("coverage"), arguments) => eyes::coverage(arguments).map(|()| ExitCode::SUCCESS),
-        _ => Err(USAGE.to_owned()),
+        _ => Err(format!("{USAGE}\n{}", torture::USAGE)),
     };
     done.unwrap_or_else(|say| {
         eprintln!("{say}");

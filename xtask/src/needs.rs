@@ -3,7 +3,8 @@
 //! knows.
 //!
 //! Libclang is installed where that is one quiet command (Debian and its kin, as root or with a sudo that does not
-//! ask); elsewhere the command is printed. Compilers are left to the person.
+//! ask); elsewhere the command is printed. Compilers are left to the person. The power cuts of the torture need a program
+//! of qemu, which is installed in the same way, but never asked for.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -61,12 +62,38 @@ fn find_compiler() -> Result<(), String> {
 }
 
 fn install_with_apt() -> Result<(), String> {
-    const SCRIPT: &str = "apt-get update && apt-get install -y --no-install-recommends libclang-dev";
-    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0");
-    eprintln!(
-        "libclang or its headers are missing, and RocksDB's bindings need them: installing with `{SCRIPT}`"
-    );
-    let mut install = if root {
+    eprintln!("libclang or its headers are missing, and RocksDB's bindings need them");
+    if apt_installs("libclang-dev") {
+        return Ok(());
+    }
+    Err(type_this("libclang is missing and could not be installed from here"))
+}
+
+/// Installs what the power cuts of the torture need, where that is one quiet command. They are left out where it is
+/// not.
+pub(crate) fn provide_power_cuts() {
+    let there = || runs("qemu-storage-daemon", &["--version"]);
+    // Mounting takes root anyway.
+    if there() || !is_root() || !runs("apt-get", &["--version"]) {
+        return;
+    }
+    // Debian has moved the program from the second to the first.
+    for package in ["qemu-utils", "qemu-system-common"] {
+        if there() || !apt_installs(package) {
+            return;
+        }
+    }
+}
+
+/// Whether we may do everything.
+pub(crate) fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout.trim_ascii() == b"0")
+}
+
+fn apt_installs(package: &str) -> bool {
+    let script = format!("apt-get update && apt-get install -y --no-install-recommends {package}");
+    eprintln!("installing with `{script}`");
+    let mut install = if is_root() {
         Command::new("sh")
     } else {
         let mut sudo = Command::new("sudo");
@@ -76,12 +103,9 @@ fn install_with_apt() -> Result<(), String> {
     // The variable is set inside, because sudo drops the environment. Somebody else may hold apt's lock.
     let script = format!(
         "export DEBIAN_FRONTEND=noninteractive; {}",
-        SCRIPT.replace("apt-get ", "apt-get -o DPkg::Lock::Timeout=300 ")
+        script.replace("apt-get ", "apt-get -o DPkg::Lock::Timeout=300 ")
     );
-    match install.args(["-c", &script]).stdin(Stdio::null()).status() {
-        Ok(status) if status.success() => Ok(()),
-        _ => Err(type_this("libclang is missing and could not be installed from here")),
-    }
+    install.args(["-c", &script]).stdin(Stdio::null()).status().is_ok_and(|status| status.success())
 }
 
 fn by_hand() -> &'static str {

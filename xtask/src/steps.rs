@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::cargo::{cargo, nightly_cargo, target_directory};
+use crate::{needs, torture};
 
 /// Runs the steps.
 ///
@@ -34,6 +35,7 @@ pub(crate) fn run(quick: bool) -> Result<(), String> {
         model(&mut steps, &target)?;
         miri(&mut steps, &target)?;
         fuzz_targets(&mut steps, &target)?;
+        kills_and_power_cuts(&mut steps)?;
     }
     steps.summary();
     Ok(())
@@ -90,6 +92,20 @@ fn fuzz_targets(steps: &mut Steps, target: &Path) -> Result<(), String> {
     let args = ["check", "--manifest-path", "fuzz/Cargo.toml", "--bins", "--examples"];
     steps.run("fuzz targets build", own_target(with(cargo(), &args), target, "fuzz"))?;
     steps.run("fuzz targets, 20 s each", with(cargo(), &["xtask", "fuzz", "--seconds", "20"]))
+}
+
+/// The torture in small. The last step shows that the cuts would find a writer that does not sync.
+fn kills_and_power_cuts(steps: &mut Steps) -> Result<(), String> {
+    let torture =
+        |args: &str| with(with(cargo(), &["xtask", "torture"]), &args.split(' ').collect::<Vec<_>>());
+    steps.run("kills under load", torture("--kills 100"))?;
+    needs::provide_power_cuts();
+    if let Some(why) = torture::missing_for_power_cuts() {
+        steps.skip("power cuts", &why);
+        return Ok(());
+    }
+    steps.run("power cuts under load", torture("--power-cuts 6 --chain"))?;
+    steps.run("power cuts bite", torture("--power-cuts 2 --prove"))
 }
 
 fn with(mut command: Command, args: &[&str]) -> Command {

@@ -10,4 +10,5 @@
 mod common;
 mod crashes;
 mod lies;
+mod tails;
 mod threads;

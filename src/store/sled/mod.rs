@@ -9,7 +9,8 @@
 //!   appears nevertheless, a sync includes it.
 //! - **It falls behind without telling** when nobody flushes: a bound on what is unflushed, per [`SledOptions`].
 //! - **It can refuse to open for ever** after being killed while it opens: the torn file is removed first.
-//! - **It panics** on some damaged files: a panic is an error here.
+//! - **It panics** on some damaged files: a panic is an error here. It also panics when its last handle is dropped and the
+//!   data file cannot be synced: by then nobody relies on that sync ([`Handle`]).
 //! - **It closes late**: its own threads may hold the lock for a moment after the last handle is gone, so dropping
 //!   the store waits for them.
 
@@ -17,6 +18,7 @@ mod rows;
 mod store;
 
 use std::fs::{File, TryLockError};
+use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -81,7 +83,7 @@ impl Driver for SledDriver {
             .segment_size(SEGMENT)
             .cache_capacity(self.options.cache)
             .flush_every_ms(None);
-        let db = shielded("open", || config.open()).map_err(|err| at_open(path, err))?;
+        let db = Handle::new(shielded("open", || config.open()).map_err(|err| at_open(path, err))?);
         drop(config);
         rows::check_format(&db).map_err(|err| at_open(path, err))?;
         sync_files(path)?;
@@ -180,6 +182,38 @@ impl Drop for Closing {
     }
 }
 
+/// What may panic when it is dropped, and here does not.
+#[derive(Debug)]
+struct Handle<T>(Option<T>);
+
+impl<T> Handle<T> {
+    fn new(inner: T) -> Self {
+        Self(Some(inner))
+    }
+}
+
+impl<T> Deref for Handle<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        match &self.0 {
+            Some(inner) => inner,
+            None => unreachable!("it is taken when it is dropped"),
+        }
+    }
+}
+
+impl<T> Drop for Handle<T> {
+    fn drop(&mut self) {
+        let inner = self.0.take();
+        // Whatever was promised was synced before. Who drops it has nobody to tell.
+        let _ = shielded("close", || {
+            drop(inner);
+            Ok(())
+        });
+    }
+}
+
 /// Calls sled and makes an error of its errors and panics.
 fn shielded<T>(doing: &'static str, call: impl FnOnce() -> sled::Result<T>) -> Result<T> {
     match catch_unwind(AssertUnwindSafe(call)) {
@@ -208,4 +242,26 @@ fn error(doing: &'static str, err: sled::Error) -> Error {
 
 fn at_open(path: &Path, err: Error) -> Error {
     err.context(format!("the sled database in {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handle_that_panics_when_it_is_dropped_takes_nobody_with_it() {
+        struct Panics {
+            _held: Arc<()>,
+        }
+        impl Drop for Panics {
+            fn drop(&mut self) {
+                panic!("the disk is gone");
+            }
+        }
+        let held = Arc::new(());
+        let handle = Handle::new(Panics { _held: Arc::clone(&held) });
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(handle);
+        assert_eq!(Arc::strong_count(&held), 1);
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use cutover_formats::Family;
 
 use super::rows::{self, Chunks, Stored};
-use super::{Closing, SledOptions, shielded};
+use super::{Closing, Handle, SledOptions, shielded};
 use crate::error::{Error, Result};
 use crate::store::group::{GroupSync, Level};
 use crate::store::{Batch, Stats, Store, Visit, Write, files};
@@ -19,7 +19,7 @@ const REMOVED_AT_ONCE: usize = 1024;
 
 pub(super) struct SledStore {
     // Before `closing`: fields are dropped in order.
-    db: sled::Db,
+    db: Handle<sled::Db>,
     /// Our own handle to sled's data file, opened before anything was written through `db`: an error of writing back
     /// is reported to every handle that was open then.
     file: File,
@@ -43,7 +43,7 @@ struct Unflushed {
 }
 
 impl SledStore {
-    pub(super) fn new(db: sled::Db, path: &Path, options: SledOptions) -> Result<Self> {
+    pub(super) fn new(db: Handle<sled::Db>, path: &Path, options: SledOptions) -> Result<Self> {
         let data = path.join("db");
         let file =
             File::open(&data).map_err(|err| Error::io(format!("cannot open {}", data.display()), err))?;
