@@ -31,7 +31,7 @@ const TRANSIENT: [Family; 6] =
 
 /// Does what it is time for, and says when to look again.
 pub(crate) fn step(tenant: &Inner) -> Option<Duration> {
-    let mut control = tenant.control.lock();
+    let Ok(mut control) = tenant.steer() else { return None };
     match try_step(tenant, &mut control) {
         Ok(next) => next,
         Err(_) if tenant.shared.is_closed() => None,
