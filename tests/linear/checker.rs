@@ -16,9 +16,11 @@ pub(crate) trait Spec {
 
     fn initial(&self) -> Self::State;
 
-    /// Every state that the operation may leave, with the answer it was given; none if no such state could have given that answer.
-    /// An operation whose answer nobody has seen may also leave everything as it is.
+    /// Every state that the operation may leave, with the answer it was given; none if this state could not have given that answer.
     fn after(&self, state: &Self::State, op: &Self::Op) -> Vec<Self::State>;
+
+    /// Nobody has seen the answer, so the operation may never have taken effect.
+    fn may_be_missing(&self, op: &Self::Op) -> bool;
 
     /// The operation has returned. What no later one can ask about may be forgotten.
     fn returned(&self, state: &mut Self::State, op: &Self::Op);
@@ -64,21 +66,23 @@ pub(crate) fn check<S: Spec>(spec: &S, calls: &[Call<S::Op>]) -> Result<u64, Ref
         let mut next = HashSet::new();
         let mut seen = HashSet::new();
         let mut todo: Vec<_> = configurations.drain().collect();
-        while let Some((mut state, done)) = todo.pop() {
+        while let Some((state, done)) = todo.pop() {
             looked_at += 1;
-            if done >> slot & 1 == 1 {
+            let (done, others) = look(spec, calls, &under_way, &state, done);
+            let taken = done >> slot & 1 == 1;
+            if taken || spec.may_be_missing(&calls[at].op) {
+                let mut state = state.clone();
                 spec.returned(&mut state, &calls[at].op);
                 next.insert((state, done & !(1 << slot)));
+            }
+            if taken {
                 continue;
             }
-            let waiting = (0..MOST).filter(|slot| done >> slot & 1 == 0);
-            for (slot, other) in waiting.filter_map(|slot| Some((slot, under_way[slot]?))) {
-                for after in spec.after(&state, &calls[other].op) {
-                    let configuration = (after, done | 1 << slot);
-                    if !seen.contains(&configuration) {
-                        seen.insert(configuration.clone());
-                        todo.push(configuration);
-                    }
+            for (slot, after) in others {
+                let configuration = (after, done | 1 << slot);
+                if !seen.contains(&configuration) {
+                    seen.insert(configuration.clone());
+                    todo.push(configuration);
                 }
             }
         }
@@ -89,4 +93,28 @@ pub(crate) fn check<S: Spec>(spec: &S, calls: &[Call<S::Op>]) -> Result<u64, Ref
         configurations = next;
     }
     Ok(looked_at)
+}
+
+/// What may take effect next. An operation that fits and can only leave everything as it is takes effect at once: nothing is lost by that, and none of the
+/// others has to be tried before and after it.
+fn look<S: Spec>(
+    spec: &S,
+    calls: &[Call<S::Op>],
+    under_way: &[Option<usize>],
+    state: &S::State,
+    mut done: u64,
+) -> (u64, Vec<(usize, S::State)>) {
+    let mut others = Vec::new();
+    for (slot, at) in under_way.iter().enumerate().filter_map(|(slot, at)| Some((slot, (*at)?))) {
+        if done >> slot & 1 == 1 {
+            continue;
+        }
+        let after = spec.after(state, &calls[at].op);
+        if !after.is_empty() && after.iter().all(|after| after == state) {
+            done |= 1 << slot;
+        } else {
+            others.extend(after.into_iter().map(|after| (slot, after)));
+        }
+    }
+    (done, others)
 }

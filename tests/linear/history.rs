@@ -42,6 +42,10 @@ impl History {
     pub(crate) fn check(mut self, retention: impl Fn(KeyId) -> u64) -> Result<Checked, String> {
         let mut checked = Checked::default();
         for (key, calls) in &mut self.by_key {
+            // A question that was not answered says nothing.
+            calls.retain(|call| {
+                !matches!(call.op.what, What::ByKey { answer: None } | What::ById { answer: None, .. })
+            });
             calls.sort_by_key(|call| call.returned);
             mark_last_of_requests(calls);
             let spec = Key::of(retention(*key), calls);
@@ -72,15 +76,4 @@ fn explain(key: KeyId, calls: &[Call<Op>], refused: &Refused) -> String {
         })
         .collect();
     format!("key {key} is not linearizable; nothing explains the last of these:\n{}", lines.join("\n"))
-}
-
-impl Op {
-    pub(crate) fn is_unknown(&self) -> bool {
-        match &self.what {
-            What::Launch { answer, .. } => answer.is_none(),
-            What::End { answer, .. } => answer.is_none(),
-            What::ByKey { answer } => answer.is_none(),
-            What::ById { answer, .. } => answer.is_none(),
-        }
-    }
 }

@@ -127,6 +127,8 @@ impl Phases {
 #[derive(Clone)]
 struct Current {
     number: u64,
+    /// When it was open. Whatever had begun before it has ended, in one way or the other.
+    opened: u64,
     engine: Engine,
     tenant: Tenant,
 }
@@ -166,7 +168,7 @@ impl World {
             .scope_retention("keep", Retention { instance_ms: keep, key_ms: keep, request_ms: keep });
         let tenant = engine.create_tenant("acme", options).unwrap();
         tenant.define("work", 1, "text/plain", b"do it").unwrap();
-        *world.current.write() = Some(Current { number: 0, engine, tenant });
+        *world.current.write() = Some(Current { number: 0, opened: world.moments.next(), engine, tenant });
         world
     }
 
@@ -196,7 +198,7 @@ impl World {
 
     /// Closes the engine, or lets it be killed or the power fail, while everybody goes on; then opens it again.
     fn restart(&self, rng: &mut fastrand::Rng) {
-        let Current { number, engine, tenant } = self.now();
+        let Current { number, engine, tenant, .. } = self.now();
         let memory_only = self.setup.drivers == ["memory"];
         let power_cut = self.setup.durability == Durability::Synced && rng.bool();
         if memory_only && rng.u32(..3) != 0 {
@@ -214,7 +216,8 @@ impl World {
         drop((engine, tenant));
         let engine = self.open();
         let tenant = engine.tenant("acme").unwrap();
-        *self.current.write() = Some(Current { number: number + 1, engine, tenant });
+        *self.current.write() =
+            Some(Current { number: number + 1, opened: self.moments.next(), engine, tenant });
     }
 
     fn client(&self, seed: u64) -> Vec<(usize, crate::checker::Call<crate::spec::Op>)> {
@@ -224,12 +227,14 @@ impl World {
             let current = self.now();
             let (key, mut call) = client.call(&current.tenant);
             if call.op.is_unknown() {
-                // What had begun has ended when the next engine is open, in one way or the other.
+                let asked_late = self.moments.next();
                 while self.now().number == current.number && !self.stopped() {
                     std::thread::sleep(Duration::from_micros(200));
                 }
-                if self.now().number != current.number {
-                    call.returned = self.moments.next();
+                let next = self.now();
+                if next.number != current.number {
+                    // The old engine may also have been asked when it was closed already.
+                    call.returned = if call.called < next.opened { next.opened } else { asked_late };
                 }
             }
             calls.push((key, call));
@@ -370,7 +375,7 @@ fn run(name: &str, setup: Setup) -> Result<Checked, String> {
 }
 
 fn memory(durability: Durability) -> Setup {
-    Setup { durability, drivers: vec!["memory"], blind: false, seconds: seconds(5) }
+    Setup { durability, drivers: vec!["memory"], blind: false, seconds: seconds(3) }
 }
 
 #[test]

@@ -19,6 +19,17 @@ pub(crate) struct Op {
     pub(crate) what: What,
 }
 
+impl Op {
+    pub(crate) fn is_unknown(&self) -> bool {
+        match &self.what {
+            What::Launch { answer, .. } => answer.is_none(),
+            What::End { answer, .. } => answer.is_none(),
+            What::ByKey { answer } => answer.is_none(),
+            What::ById { answer, .. } => answer.is_none(),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) enum What {
     Launch {
@@ -262,7 +273,7 @@ impl Spec for Key {
     fn after(&self, state: &State, Op { clock, what }: &Op) -> Vec<State> {
         match what {
             What::Launch { request, answer, .. } => {
-                let mut out: Vec<State> = answer.is_none().then(|| state.clone()).into_iter().collect();
+                let mut out = Vec::new();
                 let known = request.and_then(|request| state.requests.get(&request));
                 let paths = match known {
                     Some((repeated, until)) => both(*until, *clock, Some(*repeated), None),
@@ -285,7 +296,7 @@ impl Spec for Key {
                 Some(EndAnswer::Now) => self.end(state, *clock, *id, *ending).into_iter().collect(),
                 Some(EndAnswer::Before(how)) => self.found(state, *clock, *id, Some(Some(*how))),
                 Some(EndAnswer::NotFound) => self.found(state, *clock, *id, None),
-                None => self.end(state, *clock, *id, *ending).into_iter().chain([state.clone()]).collect(),
+                None => self.end(state, *clock, *id, *ending).into_iter().collect(),
             },
             What::ByKey { answer } => {
                 let Some(seen) = answer else { return vec![state.clone()] };
@@ -304,6 +315,10 @@ impl Spec for Key {
                 None => vec![state.clone()],
             },
         }
+    }
+
+    fn may_be_missing(&self, op: &Op) -> bool {
+        op.is_unknown()
     }
 
     fn returned(&self, state: &mut State, Op { what, .. }: &Op) {

@@ -55,6 +55,10 @@ impl Spec for Once {
         possible.then_some(next).into_iter().collect()
     }
 
+    fn may_be_missing(&self, _: &Asked) -> bool {
+        false
+    }
+
     fn returned(&self, _: &mut Self::State, _: &Asked) {}
 }
 
