@@ -13,7 +13,7 @@ use cutover_formats::meta::{Retention, Status, TenantRecord};
 use cutover_formats::{Layout, StoreId};
 
 use crate::catalog::StoreSpec;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{self, Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::files::{Files, SystemFiles};
@@ -181,8 +181,8 @@ impl Engine {
             limits::check_name("the scope of a retention", scope)?;
         }
         let core = &self.0.core;
-        core.shared.check()?;
         let _making = core.making.lock();
+        core.shared.check()?;
         if core.tenants.read().contains_key(name) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a tenant {name:?} already")));
         }
@@ -298,9 +298,20 @@ impl Open {
         let verdict = shared.check();
         shared.close();
         self.threads.join(deadline)?;
+        let until = clock::deadline(deadline);
+        let under_way = |what: String| Error::new(ErrorKind::TimedOut, format!("{what} is still under way"));
+        // Who makes or removes a tenant holds this, and asks under it whether calls are taken.
+        let _making = self
+            .core
+            .making
+            .try_lock_until(until)
+            .ok_or_else(|| under_way("the making or removing of a tenant".to_owned()))?;
         // They stay listed until all of them have ended: a second call waits for the same operations.
         for tenant in &self.core.all() {
             tenant.wake_callers();
+            // A move holds no pin. One that began before goes through; none begins after this.
+            let moved = tenant.control.try_lock_until(until);
+            drop(moved.ok_or_else(|| under_way(format!("a move of the tenant {:?}", tenant.name)))?);
             if let Err(holders) = shared.pins.begin_wait(tenant.id).wait(deadline) {
                 let message =
                     format!("the tenant {:?} has operations that do not end: {holders:?}", tenant.name);

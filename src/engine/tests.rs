@@ -234,3 +234,30 @@ fn closing_twice_does_not_let_go_of_a_directory_that_is_in_use() {
     });
     engine.close(LONG).unwrap();
 }
+
+#[test]
+fn closing_waits_for_a_move_that_is_under_way_and_no_move_comes_after_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let driver = MemoryDriver::new();
+    let engine = open_on(dir.path(), &driver);
+    let tenant = tenant_in(&engine, "one", "a");
+    let before = tenant.status();
+    std::thread::scope(|scope| {
+        // As a move does from before it writes until after it has published.
+        let moving = tenant.0.control.lock();
+        let late = scope.spawn(|| tenant.migration().start(memory("b"), MigrationOptions::default()));
+        // It has time to come to the lock; what it is told does not depend on that.
+        std::thread::sleep(Duration::from_millis(20));
+        let err = engine.close(Duration::from_millis(20)).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::TimedOut, "{err}");
+        assert!(err.to_string().contains("a move of the tenant \"one\""), "{err}");
+        let second = Engine::builder(dir.path().join("data")).open();
+        assert_eq!(second.err().unwrap().kind(), ErrorKind::Locked);
+        drop(moving);
+        assert_eq!(late.join().unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    });
+    engine.close(LONG).unwrap();
+    crate::migration::driver::step(&tenant.0);
+    let again = open_on(dir.path(), &driver);
+    assert_eq!(again.tenant("one").unwrap().status(), before);
+}

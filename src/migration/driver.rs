@@ -36,6 +36,10 @@ const TRANSIENT: [Family; 6] =
 pub(crate) fn step(tenant: &Inner) -> Option<Duration> {
     // Whoever has it may hang in a store, and other tenants wait for this thread.
     let Some(mut control) = tenant.control.try_lock_for(SHORT) else { return Some(DRAIN) };
+    // Under the lock, as whoever steers: once closing has had it, nothing is written any more.
+    if tenant.shared.is_closed() {
+        return None;
+    }
     let next = step_locked(tenant, &mut control);
     let mut shown = tenant.shown.lock();
     *shown = control.shown(String::new(), shown.quarantined);

@@ -129,8 +129,7 @@ impl Migration {
     /// the disk is nearly full.
     pub fn start(&self, target: StoreSpec, options: MigrationOptions) -> Result<u64> {
         let tenant = &*self.tenant.0;
-        tenant.shared.check()?;
-        let mut control = tenant.control.lock();
+        let mut control = tenant.steer()?;
         transition::start(tenant, &mut control, &target, |id, now_ms| MigrationRecord {
             id,
             goal: Role::Target,
@@ -167,8 +166,7 @@ impl Migration {
     /// [`IllegalMove`](ErrorKind::IllegalMove) if completing is not legal.
     pub fn complete_abandoning(&self) -> Result<Vec<String>> {
         let tenant = &*self.tenant.0;
-        tenant.shared.check()?;
-        let mut control = tenant.control.lock();
+        let mut control = tenant.steer()?;
         transition::check_legal(&control, Move::Complete)?;
         if !control.drive.waited {
             return Err(in_the_way(
@@ -196,8 +194,7 @@ impl Migration {
     /// [`IllegalMove`](ErrorKind::IllegalMove) in every other phase.
     pub fn cancel(&self) -> Result<()> {
         let tenant = &*self.tenant.0;
-        tenant.shared.check()?;
-        let mut control = tenant.control.lock();
+        let mut control = tenant.steer()?;
         transition::make(tenant, &mut control, Move::Cancel, "operator", "cancelled")
     }
 
@@ -208,8 +205,7 @@ impl Migration {
     /// [`IllegalMove`](ErrorKind::IllegalMove) if it is not legal.
     pub fn reverse(&self) -> Result<()> {
         let tenant = &*self.tenant.0;
-        tenant.shared.check()?;
-        let mut control = tenant.control.lock();
+        let mut control = tenant.steer()?;
         transition::check_legal(&control, Move::Reverse)?;
         let phase = control.record().status.phase;
         let goal = phase::left_behind(phase).unwrap_or(Role::Initial);
@@ -401,8 +397,7 @@ impl Migration {
 
     fn make(&self, wanted: Move) -> Result<()> {
         let tenant = &*self.tenant.0;
-        tenant.shared.check()?;
-        let mut control = tenant.control.lock();
+        let mut control = tenant.steer()?;
         transition::check_legal(&control, wanted)?;
         let mut facts = driver::facts(tenant, &control)?;
         (facts.dwelt, facts.hold_switch, facts.hold_complete, facts.paused) = (true, false, false, false);
@@ -433,8 +428,7 @@ impl Migration {
 
     fn change(&self, why: &str, change: impl FnOnce(&mut MigrationRecord)) -> Result<()> {
         let tenant = &*self.tenant.0;
-        tenant.shared.check()?;
-        let mut control = tenant.control.lock();
+        let mut control = tenant.steer()?;
         control.check_exists()?;
         if control.record().migration.is_none() {
             let legal = phase::legal_in_words(control.record().status.phase);

@@ -41,6 +41,8 @@ fn join_all<const N: usize>(threads: [thread::JoinHandle<()>; N]) {
     }
 }
 
+mod launch;
+
 mod seqlock_model {
     use super::*;
 

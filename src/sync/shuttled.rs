@@ -14,6 +14,7 @@ pub(crate) use shuttle::hint::spin_loop;
 use shuttle::rand::{Rng as _, thread_rng};
 pub(crate) use shuttle::sync::atomic;
 pub(crate) use shuttle::sync::{Mutex as StdMutex, MutexGuard as StdMutexGuard};
+use shuttle::thread::yield_now;
 pub(crate) use shuttle::thread_local;
 
 /// Which key meets which stripe is the same in every run, so that a schedule can be replayed.
@@ -28,7 +29,7 @@ pub(crate) fn random() -> u64 {
 pub(crate) mod thread {
     use std::time::Duration;
 
-    pub(crate) use shuttle::thread::{Builder, JoinHandle, current, scope, spawn, yield_now};
+    pub(crate) use shuttle::thread::{Builder, JoinHandle, current, scope, yield_now};
 
     pub(crate) fn sleep(time: Duration) {
         super::pass(time);
@@ -111,8 +112,33 @@ impl<T> Mutex<T> {
         MutexGuard { mutex: self, held: Some(self.take()) }
     }
 
+    pub(crate) fn try_lock_until(&self, until: Instant) -> Option<MutexGuard<'_, T>> {
+        for _ in 0..=thread_rng().gen_range(0..LOOKS) {
+            if let Ok(held) = self.0.try_lock() {
+                return Some(MutexGuard { mutex: self, held: Some(held) });
+            }
+            yield_now();
+        }
+        pass(until.saturating_duration_since(Instant::now()));
+        None
+    }
+
+    pub(crate) fn try_lock_for(&self, limit: Duration) -> Option<MutexGuard<'_, T>> {
+        self.try_lock_until(Instant::now() + limit)
+    }
+
     fn take(&self) -> StdMutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<T> MutexGuard<'_, T> {
+    /// Lets go of the lock while `call` runs.
+    pub(crate) fn unlocked<U>(guard: &mut Self, call: impl FnOnce() -> U) -> U {
+        guard.held = None;
+        let result = call();
+        guard.held = Some(guard.mutex.take());
+        result
     }
 }
 
@@ -180,7 +206,7 @@ impl Condvar {
         let seen = self.signals.load(Ordering::SeqCst);
         for _ in 0..=thread_rng().gen_range(0..LOOKS) {
             guard.held = None;
-            shuttle::thread::yield_now();
+            yield_now();
             guard.held = Some(guard.mutex.take());
             if self.signals.load(Ordering::SeqCst) != seen {
                 return WaitTimeoutResult(false);

@@ -38,7 +38,7 @@ use crate::shared::Shared;
 use crate::status::{Pin, Register, Seq};
 use crate::store::space::Space;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{Mutex, MutexGuard, RwLock};
 
 /// A tenant of an open engine. Cheap to clone; all clones are the same tenant.
 #[derive(Clone)]
@@ -167,6 +167,14 @@ impl Inner {
             None => None,
         };
         Ok(Operation { status, seq, home, other, _pin: pin })
+    }
+
+    /// The control, to change the status or how a migration goes. Asked for under its lock whether calls are still taken: once closing has
+    /// had the lock, nothing of this engine is written any more.
+    pub(crate) fn steer(&self) -> Result<MutexGuard<'_, Control>> {
+        let control = self.control.lock();
+        self.shared.check()?;
+        Ok(control)
     }
 
     /// The open store of this number.
