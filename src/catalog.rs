@@ -80,7 +80,8 @@ pub(crate) struct Catalog {
 struct State {
     record: CatalogRecord,
     slots: Slots<CatalogRecord>,
-    open: HashMap<StoreId, Arc<Space>>,
+    /// In order, so that two runs of the same calls sync them in the same one.
+    open: BTreeMap<StoreId, Arc<Space>>,
     users: HashMap<StoreId, BTreeSet<TenantId>>,
 }
 
@@ -94,7 +95,7 @@ impl Catalog {
     ) -> Result<Self> {
         let (slots, record) = Slots::open(meta, "catalog", RecordType::Catalog)?;
         let record = record.unwrap_or_default();
-        let state = State { record, slots, open: HashMap::new(), users: HashMap::new() };
+        let state = State { record, slots, open: BTreeMap::new(), users: HashMap::new() };
         Ok(Self { dir: dir.to_path_buf(), files, drivers, layouts, state: Mutex::new(state) })
     }
 

@@ -2,7 +2,7 @@
 
 mod open;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +44,8 @@ struct Open {
 /// What the background threads see of an engine.
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
-    tenants: RwLock<HashMap<String, Arc<Inner>>>,
+    /// In the order of their names, so that two runs of the same calls do the same in the same order.
+    tenants: RwLock<BTreeMap<String, Arc<Inner>>>,
     /// Held while tenants are made or removed.
     making: Mutex<()>,
     mark: Mutex<Slots<EngineRecord>>,
@@ -219,9 +220,7 @@ impl Engine {
     /// The names of all tenants, sorted.
     #[must_use]
     pub fn tenants(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.0.core.tenants.read().keys().cloned().collect();
-        names.sort_unstable();
-        names
+        self.0.core.tenants.read().keys().cloned().collect()
     }
 
     /// Removes a tenant with everything it has, in whatever phase it is. When this returns it is gone for good; a crash before that

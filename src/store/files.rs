@@ -6,9 +6,17 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Creates the directory and says what is in its way if it cannot.
+/// Creates the directory and those above it that are missing, and says what is in its way if it cannot. Those above survive power loss when
+/// it returns; whether the directory itself does is for [`sync_dirs`].
 pub(super) fn create_dir(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).map_err(|err| Error::io(format!("cannot create {}", path.display()), err))
+    let above: Vec<&Path> = path.ancestors().skip(1).take_while(|above| !is_there(above)).collect();
+    fs::create_dir_all(path).map_err(|err| Error::io(format!("cannot create {}", path.display()), err))?;
+    above.into_iter().try_for_each(sync_parent)
+}
+
+/// A relative name of one part has an empty parent, which is where we are.
+fn is_there(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path.exists()
 }
 
 /// Refuses a directory that holds something no store of ours has: it is somebody's data.

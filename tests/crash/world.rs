@@ -1,0 +1,357 @@
+//! A script on its way: the machine, the engine that is open on it, and the books.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cutover::clock::Clock as _;
+use cutover::fault::Faults;
+use cutover::{
+    Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Launched, MigrationOptions,
+    NewStep, Phase, Result, Retention, Settled, StoreId, StoreSpec, Task, Tenant, TenantOptions,
+};
+
+use crate::books::{Book, Done, KEPT_MS, Known, Trace};
+use crate::losses;
+use crate::machine::{Crash, LONG, Machine};
+use crate::script::{Action, Run, Script, body, definition, step};
+
+/// More steps of the engine than anything here needs.
+const MOST_STEPS: usize = 300;
+const HOUR_MS: u64 = 3_600_000;
+
+pub(crate) struct World<'s> {
+    pub(crate) script: &'s Script,
+    pub(crate) machine: Machine,
+    pub(crate) engine: Option<Engine>,
+    pub(crate) books: BTreeMap<&'static str, Book>,
+    pub(crate) trace: Vec<Trace>,
+    /// The next call.
+    pub(crate) at: usize,
+    /// Calls before it that were made, and nobody knows whether they happened.
+    pub(crate) doubts: Vec<usize>,
+    /// Calls before it that are still to be made, those in doubt among them.
+    pub(crate) left: Vec<usize>,
+    /// Power loss may have taken what was acknowledged, and the books do not know yet.
+    pub(crate) lossy: bool,
+    /// It never has.
+    pub(crate) exact: bool,
+}
+
+/// What became of a call.
+pub(crate) type Made = Result<()>;
+
+impl<'s> World<'s> {
+    pub(crate) fn new(script: &'s Script, machine: Machine) -> Self {
+        let (books, trace) = (BTreeMap::new(), Vec::new());
+        let (doubts, left) = (Vec::new(), Vec::new());
+        Self { script, machine, engine: None, books, trace, at: 0, doubts, left, lossy: false, exact: true }
+    }
+
+    /// What a crash leaves of it; nothing is running.
+    pub(crate) fn after(&self, crash: &Crash) -> Self {
+        let mut after = self.on(self.machine.after(crash));
+        let loses = matches!(crash, Crash::PowerCut(_)) && self.machine.durability == Durability::Buffered;
+        after.lossy |= loses;
+        after.exact &= !loses;
+        after
+    }
+
+    /// The same, on a machine of its own; nothing is running.
+    pub(crate) fn copy(&self) -> Self {
+        self.on(self.machine.copy())
+    }
+
+    fn on(&self, machine: Machine) -> Self {
+        Self {
+            script: self.script,
+            machine,
+            engine: None,
+            books: self.books.clone(),
+            trace: self.trace.clone(),
+            at: self.at,
+            doubts: self.doubts.clone(),
+            left: self.left.clone(),
+            lossy: self.lossy,
+            exact: self.exact,
+        }
+    }
+
+    pub(crate) fn faults(&self) -> &Faults {
+        &self.machine.faults
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.machine.clock.wall_ms()
+    }
+
+    pub(crate) fn open(&mut self) -> Made {
+        // The same numbers in every run.
+        fastrand::seed(self.machine.faults.steps() + self.at as u64);
+        self.engine = Some(self.machine.open()?);
+        Ok(())
+    }
+
+    /// Opens it after a crash.
+    pub(crate) fn recover(&mut self) -> Made {
+        self.open()?;
+        if self.lossy { losses::adopt(self) } else { Ok(()) }
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        self.engine.as_ref().unwrap()
+    }
+
+    pub(crate) fn tenant(&self, name: &str) -> Result<Tenant> {
+        self.engine().tenant(name)
+    }
+
+    /// Makes the calls that are left, in order, and then the others up to `end`. What could not be made, or may not have been, because of
+    /// a crash is noted.
+    pub(crate) fn go_on(&mut self, end: usize) -> Made {
+        while let Some(at) = self.left.first().copied() {
+            self.make(at)?;
+            self.left.retain(|other| *other != at);
+            self.doubts.retain(|other| *other != at);
+        }
+        while self.at < end {
+            let at = self.at;
+            self.at += 1;
+            self.make(at).inspect_err(|_| {
+                self.doubts.push(at);
+                self.left.push(at);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Makes a call and enters it in the books if it is acknowledged.
+    pub(crate) fn make(&mut self, at: usize) -> Made {
+        let (name, action) = self.script.call(at);
+        let made = self.call(at, name, action);
+        self.observe();
+        if made.is_ok() && self.faults().is_dead() {
+            return Err(Error::new(ErrorKind::Unavailable, "it has died, unseen"));
+        }
+        made
+    }
+
+    /// Notes the statuses that are published.
+    pub(crate) fn observe(&mut self) {
+        let Some(engine) = &self.engine else { return };
+        for (name, book) in &mut self.books {
+            let Ok(tenant) = engine.tenant(name) else { continue };
+            let status = tenant.status();
+            let seen = (status.epoch, status.phase);
+            assert!(book.seen.is_none_or(|before| before <= seen || before.0 < seen.0), "{book:?} {seen:?}");
+            book.seen = Some(seen);
+        }
+    }
+
+    fn call(&mut self, at: usize, name: &'static str, action: Action) -> Made {
+        match action {
+            Action::Create(path) => self.create(name, StoreSpec::driver("memory").path(path)),
+            Action::CreateDedicated(path) => {
+                self.create(name, StoreSpec::driver("memory").path(path).dedicated())
+            }
+            Action::Delete => self.delete(name),
+            Action::Step => self.engine().step().map(drop),
+            Action::Pass(ms) => {
+                self.machine.clock.advance(Duration::from_millis(ms));
+                Ok(())
+            }
+            Action::Restart => self.restart(),
+            Action::Start(_) | Action::CallOff | Action::Reverse(_) | Action::Reach(_) | Action::Settle => {
+                let tenant = self.tenant(name)?;
+                self.steer(&tenant, action)
+            }
+            _ => {
+                let tenant = self.tenant(name)?;
+                self.work(at, name, &tenant, action)
+            }
+        }
+    }
+
+    /// A call that has happened already, perhaps, is not made again.
+    fn create(&mut self, name: &'static str, store: StoreSpec) -> Made {
+        if !self.engine().tenants().iter().any(|other| other == name) {
+            let kept = Retention { instance_ms: KEPT_MS, key_ms: KEPT_MS, request_ms: HOUR_MS };
+            self.engine().create_tenant(name, TenantOptions::new(store).retention(kept))?;
+        }
+        self.books.entry(name).or_default().exists = true;
+        Ok(())
+    }
+
+    fn delete(&mut self, name: &'static str) -> Made {
+        if self.engine().tenants().iter().any(|other| other == name) {
+            self.engine().delete_tenant(name)?;
+        }
+        self.books.remove(name);
+        self.trace.retain(|trace| trace.tenant != name);
+        Ok(())
+    }
+
+    pub(crate) fn restart(&mut self) -> Made {
+        let engine = self.engine.take();
+        let closed = engine.as_ref().map_or(Ok(()), |engine| engine.close(LONG));
+        if self.faults().is_dead() {
+            // It is asked for its statuses once more.
+            self.engine = engine;
+            return closed;
+        }
+        drop(engine);
+        // A store that takes no writes is not synced, and says so.
+        if let Err(err) = closed {
+            assert_eq!(err.kind(), ErrorKind::Unavailable, "{err}");
+        }
+        self.open()
+    }
+
+    fn steer(&mut self, tenant: &Tenant, action: Action) -> Made {
+        let (migration, phase) = (tenant.migration(), tenant.status().phase);
+        match action {
+            Action::Start(path) if phase == Phase::Stable => {
+                migration.start(StoreSpec::driver("memory").path(path), MigrationOptions::default()).map(drop)
+            }
+            Action::CallOff if phase == Phase::PreMigration => migration.cancel(),
+            Action::Reverse(goal) if migration.progress().goal != goal => migration.reverse(),
+            Action::Reach(wanted) => self.step_until(|| tenant.status().phase == wanted),
+            Action::Settle => {
+                self.step_until(|| migration.wait_settled(Duration::ZERO).is_ok_and(|settled| settled))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Steps until it is so. What stands in the way of that is in the progress, and not an error of the step.
+    fn step_until(&self, so: impl Fn() -> bool) -> Made {
+        for _ in 0..MOST_STEPS {
+            if so() {
+                return Ok(());
+            }
+            self.engine().step()?;
+            if self.faults().is_dead() {
+                return Ok(());
+            }
+        }
+        let progress: Vec<_> = self
+            .engine()
+            .tenants()
+            .iter()
+            .map(|name| self.engine().tenant(name).unwrap().migration().progress())
+            .collect();
+        Err(Error::new(ErrorKind::TimedOut, format!("it does not get there: {progress:?}")))
+    }
+
+    fn work(&mut self, at: usize, name: &'static str, tenant: &Tenant, action: Action) -> Made {
+        let now_ms = self.now_ms();
+        let again = self.left.contains(&at);
+        let done: Vec<(Done, Vec<StoreId>)> = match action {
+            Action::Define(number) | Action::DefineWithGap(number) => {
+                let with_gap = matches!(action, Action::DefineWithGap(_)) && !again;
+                let stores = self.define(tenant, number, with_gap)?;
+                self.book(name).definitions.insert(number);
+                vec![(Done::Defined(number), stores)]
+            }
+            Action::Launch(run) => {
+                let status = tenant.status();
+                let home = status.store(status.home()).unwrap();
+                let answer = tenant.launch(&run.request())?;
+                let book = self.book(name);
+                let replaced = book
+                    .launched(run, answer, now_ms)
+                    .map(|old| (Done::Replaced(run.number), vec![book.runs[&old].id.store()]));
+                if let (Launched::Started(id), false) = (answer, again) {
+                    assert_eq!(id.store(), home, "{run:?} landed in a closed store");
+                }
+                let store = if let Launched::Started(id) = answer { id.store() } else { home };
+                replaced.into_iter().chain([(Done::Answered(run.number), vec![store])]).collect()
+            }
+            _ => {
+                let number = action.number().unwrap();
+                let book = self.book(name);
+                // Lost in a power cut, or ended by what opening does about that.
+                let Some(known) = book.live(number).cloned() else { return Ok(()) };
+                let done = act_on(tenant, book, &known, action, now_ms)?;
+                done.into_iter().map(|done| (done, vec![known.id.store()])).collect()
+            }
+        };
+        let traces = done.into_iter().map(|(what, stores)| Trace { tenant: name, at, what, stores, again });
+        self.trace.extend(traces);
+        Ok(())
+    }
+
+    fn book(&mut self, name: &str) -> &mut Book {
+        self.books.get_mut(name).unwrap()
+    }
+
+    /// Defines, and says in which stores it is then.
+    fn define(&self, tenant: &Tenant, number: u32, with_gap: bool) -> Result<Vec<StoreId>> {
+        let status = tenant.status();
+        let home = status.store(status.home());
+        let other = status.store(status.home().other());
+        if let Some(other) = other.filter(|_| with_gap) {
+            self.machine.fail_next(self.engine().store_path(other));
+        }
+        let defined = tenant.define(&definition(number), 1, "text/plain", &body(number));
+        self.machine.fail_next(None);
+        defined?;
+        Ok(home.into_iter().chain(other.filter(|_| !with_gap)).collect())
+    }
+}
+
+/// A call on a run that lives.
+fn act_on(
+    tenant: &Tenant,
+    book: &mut Book,
+    known: &Known,
+    action: Action,
+    now_ms: u64,
+) -> Result<Option<Done>> {
+    let (id, number) = (known.id, known.run.number);
+    let mut end = |ended, ending| {
+        assert!(ended == Ended::Now || ended == Ended::Before(ending), "run {number}: {ended:?}");
+        book.end(number, ending, now_ms);
+        Ok(Some(Done::Ended(number, ending)))
+    };
+    match action {
+        Action::End(_) => {
+            end(tenant.end(id, Ending::Completed, output(number).as_bytes(), "")?, Ending::Completed)
+        }
+        Action::Terminate(_) => end(tenant.terminate(id, "asked for")?, Ending::Terminated),
+        Action::Work(_) => {
+            let next = known.done + 1;
+            if tenant.step_result(id, &step(next))?.is_none() {
+                let task = claim(tenant, known)?;
+                let settled = tenant.worker("worker")?.complete(&task, completion(&known.run, next))?;
+                assert!(matches!(settled, Settled::Done { .. }), "{task:?}: {settled:?}");
+            }
+            book.stepped(number, now_ms);
+            Ok(Some(Done::Stepped(number, next)))
+        }
+        Action::Fumble(_) => {
+            let task = claim(tenant, known)?;
+            let failure = Failure { reason: "fumbled".into(), retry_in: Some(Duration::ZERO) };
+            let settled = tenant.worker("worker")?.fail(&task, &failure)?;
+            assert_eq!(settled, Settled::Done { ended: None }, "{task:?}");
+            Ok(None)
+        }
+        other => panic!("{other:?} is not about a run"),
+    }
+}
+
+pub(crate) fn output(number: u32) -> String {
+    format!("output of {number}")
+}
+
+fn claim(tenant: &Tenant, known: &Known) -> Result<Task> {
+    let task = tenant.worker("worker")?.claim(&known.run.queue(), LONG, Duration::ZERO)?;
+    let task = task.unwrap_or_else(|| panic!("nobody is given the next step of {known:?}"));
+    assert_eq!((task.instance, task.step.clone()), (known.id, step(known.done + 1)));
+    Ok(task)
+}
+
+fn completion(run: &Run, number: u32) -> Completion {
+    let next = (number < run.steps).then(|| NewStep::new(step(number + 1)).queue(run.queue()));
+    let output = output(run.number).into_bytes();
+    Completion { result: step(number).into_bytes(), next: next.into_iter().collect(), output }
+}
