@@ -111,8 +111,10 @@ impl DataDir {
         make_missing(&dir)?;
         let finished = recognise(&dir)?;
         let lock = dir.files.lock(&dir.path.join(LOCK)).map_err(|err| refused(&dir, err))?;
-        if !finished {
-            finish(&dir)?;
+        match finished {
+            false => finish(&dir)?,
+            // Whoever made it may have been killed before its marker was durable.
+            true => dir.sync()?,
         }
         Ok(Self { dir, lock: Mutex::new(Some(lock)) })
     }
@@ -243,6 +245,7 @@ fn finish(dir: &Dir) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fault::{Act, Effect, Fault, Faults};
     use crate::files::MemoryFiles;
 
     /// Found by the sweep of crash points: only the directory right above was synced.
@@ -253,5 +256,25 @@ mod tests {
         drop(DataDir::open(dir.clone()).unwrap());
         files.power_cut();
         drop(DataDir::look(dir).unwrap());
+    }
+
+    /// Found by the sweep of crash points: a kill between the renaming of the marker and the sync of its name.
+    #[test]
+    fn a_marker_that_is_found_is_made_durable() {
+        let (files, faults) = (MemoryFiles::new(), Faults::new());
+        let path = Path::new("/data");
+        let dir = Dir::new(faults.files(Arc::new(files.clone())), path);
+        faults.script(|step| match (step.act, step.path.ends_with(MARKER)) {
+            (Act::Rename, true) => Fault::Crash(Effect::Whole),
+            _ => Fault::None,
+        });
+        assert!(DataDir::open(dir).is_err() && faults.is_dead());
+        let dir = Dir::new(Arc::new(files.clone()), path);
+        let made = DataDir::open(dir.clone()).unwrap();
+        made.meta().replace("record", b"x").unwrap();
+        drop(made);
+        files.power_cut();
+        let again = DataDir::look(dir).unwrap();
+        assert!(again.meta().read("record").unwrap().is_some());
     }
 }

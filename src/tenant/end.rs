@@ -15,6 +15,7 @@ use super::launch::New;
 use super::types::{Ended, short_reason};
 use super::{Inner, Operation, Tenant};
 use crate::error::{Error, ErrorKind, Result};
+use crate::store::Write;
 use crate::store::space::{Changes, Space, raw_rows};
 
 const REPLACED: &str = "replaced by a later launch of its key";
@@ -78,7 +79,11 @@ impl Inner {
     /// Applies changes with the engine's durability. A failure of the store leaves open whether they happened; what they touch is in
     /// doubt from then on. The caller holds the locks of all of it.
     pub(super) fn commit(&self, space: &Space, changes: &Changes) -> Result<()> {
-        space.apply(self.id, changes, self.shared.write()).map_err(|err| match err.kind() {
+        self.commit_as(space, changes, self.shared.write())
+    }
+
+    fn commit_as(&self, space: &Space, changes: &Changes, write: Write) -> Result<()> {
+        space.apply(self.id, changes, write).map_err(|err| match err.kind() {
             ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Panicked => {
                 self.doubts.add(changes.rows());
                 Error::with_source(ErrorKind::Indeterminate, "whether the commit happened is unknown", err)
@@ -224,8 +229,9 @@ impl Inner {
         let (at_ms, reason) = (self.shared.now_ms(), REPLACED.to_owned());
         let note = NoteRecord::Replace { old, old_store, at_ms, reason, rows };
         intend.put(intent.clone(), Record::Note(note));
+        // At every durability level it outlives the end of the old instance, which is in another store: power loss takes a tail of each.
         // If this fails, the intent may be there: opening would finish it.
-        self.commit(&op.home, &intend).inspect_err(|err| {
+        self.commit_as(&op.home, &intend, Write::Synced).inspect_err(|err| {
             if err.kind() == ErrorKind::Indeterminate {
                 self.doubts.add(new.changes.rows());
             }

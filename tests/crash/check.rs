@@ -55,6 +55,15 @@ impl View<'_> {
         self.keys();
         self.lists();
         self.requests();
+        self.journal();
+    }
+
+    /// Each change of the status is told, once and in order.
+    fn journal(&self) {
+        let lines = self.tenant.migration().journal().unwrap();
+        let told: Vec<u64> = lines.iter().map(|line| line.seq).collect();
+        let expected: Vec<u64> = (1..=lines.len() as u64).collect();
+        assert_eq!(told, expected, "{lines:?}");
     }
 
     fn definitions(&self) {

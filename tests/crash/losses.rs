@@ -51,7 +51,7 @@ pub(crate) fn adopt(world: &mut World<'_>) -> Made {
                 _ => {}
             }
         }
-        if found.iter().all(|there| *there == Some(false)) {
+        if found.contains(&Some(false)) && !found.contains(&Some(true)) {
             lost.push(trace.clone());
         }
     }
@@ -198,8 +198,14 @@ impl Stores {
             }
             Done::Stepped(number, at) => {
                 let known = book.runs.get(&number)?;
-                if known.is_over(world.now_ms()) {
-                    return None;
+                match self.row(trace.tenant, store, &RowId::Instance { id: known.id }) {
+                    // Its steps are collected before it is.
+                    Some(Record::Instance(head)) if head.ended.is_some() && known.is_over(world.now_ms()) => {
+                        return None;
+                    }
+                    Some(_) => {}
+                    // Collected, or the run is lost as well.
+                    None => return None,
                 }
                 let row = RowId::Step { instance: known.id, step: step(at).into() };
                 match self.row(trace.tenant, store, &row) {

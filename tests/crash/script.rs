@@ -64,9 +64,13 @@ impl Run {
             launch = launch.key(SCOPE, key);
         }
         if self.steps > 0 {
-            launch = launch.step(NewStep::new(step(1)).queue(self.queue()));
+            launch = launch.step(self.step(1));
         }
         launch
+    }
+
+    pub(crate) fn step(&self, number: u32) -> NewStep {
+        NewStep::new(step(number)).queue(self.queue()).max_attempts(100)
     }
 
     pub(crate) fn queue(&self) -> String {

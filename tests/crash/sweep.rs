@@ -67,9 +67,16 @@ fn prepared<'s>(script: &'s Script, durability: Durability) -> World<'s> {
     world
 }
 
-/// Goes on to the end, and returns the durable steps that it took, opening included.
-fn finished(mut world: World<'_>) -> Vec<Step> {
+/// The durable steps from here to the end, opening included.
+fn steps(mut world: World<'_>) -> Vec<Step> {
     world.faults().record();
+    world.recover().unwrap();
+    world.go_on(world.script.len()).unwrap();
+    world.faults().trace()
+}
+
+/// Opens it, checks, goes on to the end, and checks again.
+fn finish(mut world: World<'_>) {
     world.recover().unwrap();
     check(&world);
     world.go_on(world.script.len()).unwrap();
@@ -77,7 +84,6 @@ fn finished(mut world: World<'_>) -> Vec<Step> {
     let names = world.engine().tenants();
     let stable = names.iter().all(|name| world.tenant(name).unwrap().status().target.is_none());
     assert!(stable, "the script ends where nothing is under way");
-    world.faults().trace()
 }
 
 /// Runs into a crash in this step, and returns what is there as the process dies.
@@ -121,10 +127,11 @@ fn sweep(script: &Script, durability: Durability) {
     let begun = Instant::now();
     let depth = Depth::asked_for();
     let base = prepared(script, durability);
-    let steps = finished(base.copy());
-    assert_eq!(steps, finished(base.copy()), "two runs take the same steps");
+    finish(base.copy());
+    let there = steps(base.copy());
+    assert_eq!(there, steps(base.copy()), "two runs take the same steps");
     let mut counts = Counts::default();
-    for step in &steps {
+    for step in &there {
         for effect in moments(step.act) {
             counts.points += 1;
             let place = || format!("{durability:?} {}, {effect:?} of {step:?}", script.name);
@@ -134,9 +141,9 @@ fn sweep(script: &Script, durability: Durability) {
                     || format!("{}, {crash:?}", place()),
                     || {
                         let left = dead.after(&crash);
-                        let again = finished(left.copy());
+                        finish(left.copy());
                         counts.runs += 1;
-                        second(&left, &again, depth, &mut counts);
+                        second(&left, depth, &mut counts);
                     },
                 );
             }
@@ -147,13 +154,13 @@ fn sweep(script: &Script, durability: Durability) {
     println!(
         "{durability:?} {}: {} durable steps, {points} crash points, {runs} different crashes; {pairs} pairs, of which {made} made; {took:.1} s",
         script.name,
-        steps.len(),
+        there.len(),
     );
 }
 
 /// A second crash, at each step of what follows on the first one, up to the end of the script.
-fn second(left: &World<'_>, steps: &[Step], depth: Depth, counts: &mut Counts) {
-    for step in steps {
+fn second(left: &World<'_>, depth: Depth, counts: &mut Counts) {
+    for step in &steps(left.copy()) {
         for effect in moments(step.act) {
             counts.pairs += 1;
             if !counts.pairs.is_multiple_of(depth.stride) {
@@ -165,7 +172,7 @@ fn second(left: &World<'_>, steps: &[Step], depth: Depth, counts: &mut Counts) {
                 // By turns those that are possible there.
                 let crashes = crashes(&dead, Depth { tails: 2, ..depth });
                 let crash = &crashes[(counts.pairs / depth.stride) as usize % crashes.len()];
-                at(|| format!("{crash:?}"), || finished(dead.after(crash)));
+                at(|| format!("{crash:?}"), || finish(dead.after(crash)));
                 counts.made += 1;
             });
         }
