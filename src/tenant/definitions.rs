@@ -133,6 +133,10 @@ impl Inner {
         self.doubts.check(&id)?;
         let found = self.find_definition(op, &id)?.is_some();
         if found {
+            if op.home.definition(self.id, &id)?.is_none() {
+                // Power loss may have taken it at home and not in the other store, which may be given up.
+                self.bring_to_both(op, &id)?;
+            }
             self.known.add(name, version);
         }
         Ok(found)

@@ -62,6 +62,16 @@ pub(crate) enum Done {
     Stepped(u32, u32),
 }
 
+impl Done {
+    /// The run that something was done to.
+    pub(crate) fn run(self) -> Option<u32> {
+        match self {
+            Self::Ended(number, _) | Self::Stepped(number, _) => Some(number),
+            _ => None,
+        }
+    }
+}
+
 impl Known {
     /// Whether it may have been collected.
     pub(crate) fn is_over(&self, now_ms: u64) -> bool {

@@ -1,6 +1,6 @@
 //! What power loss may take at `Buffered`: of each store the end of what it was told, and nothing out of the middle.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cutover::formats::record::StepState;
 use cutover::formats::{Record, RowId};
@@ -35,7 +35,7 @@ pub(crate) fn choices(tails: &[usize], most: usize) -> Vec<Vec<usize>> {
 pub(crate) fn adopt(world: &mut World<'_>) -> Made {
     let stores = Stores::read(world);
     let mut ends: BTreeMap<StoreId, &Trace> = BTreeMap::new();
-    let mut lost = Vec::new();
+    let (mut lost, mut gone) = (Vec::new(), BTreeSet::new());
     for trace in &world.trace {
         let found = stores.find(world, trace);
         for (store, there) in trace.stores.iter().zip(&found) {
@@ -51,7 +51,12 @@ pub(crate) fn adopt(world: &mut World<'_>) -> Made {
                 _ => {}
             }
         }
-        if found.contains(&Some(false)) && !found.contains(&Some(true)) {
+        // A definition that one store has lost is to be made again as well: nobody has promised that the other store stays.
+        let with_its_run = trace.what.run().is_some_and(|number| gone.contains(&(trace.tenant, number)));
+        if found.contains(&Some(false)) || with_its_run {
+            if let Done::Answered(number) = trace.what {
+                gone.insert((trace.tenant, number));
+            }
             lost.push(trace.clone());
         }
     }
@@ -88,41 +93,32 @@ fn lose(world: &mut World<'_>, trace: &Trace) {
     }
 }
 
-/// Of two that are live after the loss, opening has ended the one of the earlier launch; one that was to be replaced by a launch that is
-/// lost may live on.
+/// Runs whose end was lost live, and runs that opening has ended, because a later one of their key lives in the other store, do not. What is in
+/// doubt is not any more: it is read.
 fn reconciled(world: &mut World<'_>, stores: &Stores) {
     for (name, book) in &mut world.books {
         let numbers: Vec<u32> = book.runs.keys().copied().collect();
+        let mut revived = Vec::new();
         for number in numbers {
             let known = book.runs[&number].clone();
-            let Some(Record::Instance(head)) =
-                stores.row(name, known.id.store(), &RowId::Instance { id: known.id })
-            else {
-                continue;
-            };
-            let ended = head.ended.as_ref().map(|end| end.ending);
-            if ended == known.ended.map(|(ending, _)| ending) {
-                continue;
-            }
-            let later = book.runs.values().any(|other| {
-                other.run.key.is_some() && other.run.key == known.run.key && other.order > known.order
-            });
-            let now = match (ended, known.ended) {
-                (Some(Ending::Terminated), _) if later => {
-                    head.ended.as_ref().map(|end| (Ending::Terminated, end.at_ms))
-                }
-                (None, Some((Ending::Terminated, _))) => None,
-                // In doubt when the power went.
-                (Some(_), None) => continue,
+            let row = RowId::Instance { id: known.id };
+            let Some(Record::Instance(head)) = stores.row(name, known.id.store(), &row) else { continue };
+            let found = head.ended.as_ref().map(|end| (end.ending, end.at_ms));
+            let entry = book.runs.get_mut(&number).unwrap();
+            match (found.map(|(ending, _)| ending), known.ended.map(|(ending, _)| ending)) {
+                (now, before) if now == before => continue,
+                (Some(Ending::Completed), None) => entry.done = known.run.steps,
+                (Some(Ending::Terminated), _) => {}
+                (None, Some(Ending::Terminated)) => revived.push(number),
                 _ => panic!("{known:?} is found as {head:?}"),
-            };
-            book.runs.get_mut(&number).unwrap().ended = now;
-            if now.is_none()
-                && let Some(key) = known.run.key
-                && book.holder(Some(key)).is_none()
-            {
-                book.keys.insert(key, number);
             }
+            entry.ended = found;
+        }
+        for number in revived {
+            let key = book.runs[&number].run.key.unwrap();
+            let holder = book.holder(Some(key)).map(|holder| holder.run.number);
+            assert!(holder.is_none_or(|holder| holder == number), "{key} is live in {number} and {holder:?}");
+            book.keys.insert(key, number);
         }
     }
 }

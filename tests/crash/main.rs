@@ -15,6 +15,7 @@
 
 mod books;
 mod check;
+mod errors;
 mod losses;
 mod machine;
 mod rows;

@@ -112,21 +112,6 @@ pub(crate) fn replace(number: u32, key: &'static str) -> Action {
 }
 
 impl Action {
-    /// Whether it moves the tenant between stores, or the time.
-    pub(crate) fn is_of_migration(self) -> bool {
-        matches!(
-            self,
-            Self::Start(_)
-                | Self::CallOff
-                | Self::Reverse(_)
-                | Self::Step
-                | Self::Reach(_)
-                | Self::Settle
-                | Self::Pass(_)
-                | Self::Restart
-        )
-    }
-
     /// The run that it is about.
     pub(crate) fn number(self) -> Option<u32> {
         match self {

@@ -54,7 +54,7 @@ fn moments(act: Act) -> &'static [Effect] {
 }
 
 /// The machine on which the script has come to where the sweep begins.
-fn prepared<'s>(script: &'s Script, durability: Durability) -> World<'s> {
+pub(crate) fn prepared<'s>(script: &'s Script, durability: Durability) -> World<'s> {
     let mut world = World::new(script, Machine::new(durability));
     if !script.before.is_empty() {
         world.open().unwrap();
@@ -68,7 +68,7 @@ fn prepared<'s>(script: &'s Script, durability: Durability) -> World<'s> {
 }
 
 /// The durable steps from here to the end, opening included.
-fn steps(mut world: World<'_>) -> Vec<Step> {
+pub(crate) fn steps(mut world: World<'_>) -> Vec<Step> {
     world.faults().record();
     world.recover().unwrap();
     world.go_on(world.script.len()).unwrap();
@@ -76,7 +76,7 @@ fn steps(mut world: World<'_>) -> Vec<Step> {
 }
 
 /// Opens it, checks, goes on to the end, and checks again.
-fn finish(mut world: World<'_>) {
+pub(crate) fn finish(mut world: World<'_>) {
     world.recover().unwrap();
     check(&world);
     world.go_on(world.script.len()).unwrap();
@@ -97,7 +97,7 @@ fn crashed<'s>(world: &World<'s>, number: u64, effect: Effect) -> World<'s> {
 }
 
 /// Names the place if a check fails.
-fn at<T>(place: impl Fn() -> String, run: impl FnOnce() -> T) -> T {
+pub(crate) fn at<T>(place: impl Fn() -> String, run: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
         eprintln!("at {}", place());
         resume_unwind(panic)

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use cutover::clock::Clock as _;
 use cutover::fault::Faults;
+use cutover::migration::phase;
 use cutover::{
     Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Launched, MigrationOptions,
-    NewStep, Phase, Result, Retention, Settled, StoreId, StoreSpec, Task, Tenant, TenantOptions,
+    Phase, Result, Retention, Settled, StoreId, StoreSpec, Task, Tenant, TenantOptions,
 };
 
 use crate::books::{Book, Done, KEPT_MS, Known, Trace};
@@ -233,15 +234,38 @@ impl<'s> World<'s> {
             Action::CallOff if phase == Phase::PreMigration => migration.cancel(),
             Action::Reverse(goal) if migration.progress().goal != goal => migration.reverse(),
             Action::Reach(wanted) => self.step_until(|| tenant.status().phase == wanted),
-            Action::Settle => self.step_until(|| {
-                if !self.exact {
-                    // What was ended again, because its end was lost, is not over yet.
-                    self.machine.clock.advance(Duration::from_millis(KEPT_MS / 10));
+            Action::Settle => {
+                let settled = || migration.wait_settled(Duration::ZERO).is_ok_and(|settled| settled);
+                if self.exact {
+                    return self.step_until(settled);
                 }
-                migration.wait_settled(Duration::ZERO).is_ok_and(|settled| settled)
-            }),
+                for _ in 0..MOST_STEPS / 10 {
+                    if self.faults().is_dead() || settled() {
+                        return Ok(());
+                    }
+                    self.wind_up(tenant)?;
+                    // What was ended again, because its end was lost, is not over yet.
+                    self.machine.clock.advance(Duration::from_millis(KEPT_MS / 4));
+                    self.engine().step()?;
+                }
+                self.step_until(settled)
+            }
             _ => Ok(()),
         }
+    }
+
+    /// Runs that live again in the store that is left, because their ends were lost, are ended.
+    fn wind_up(&mut self, tenant: &Tenant) -> Made {
+        let status = tenant.status();
+        let left = phase::left_behind(status.phase).and_then(|role| status.store(role));
+        let now_ms = self.now_ms();
+        let book = self.book(tenant.name());
+        let lives = |known: &&Known| known.ended.is_none() && Some(known.id.store()) == left;
+        let live: Vec<Known> = book.runs.values().filter(lives).cloned().collect();
+        for known in live {
+            act_on(tenant, book, &known, Action::Terminate(known.run.number), now_ms)?;
+        }
+        Ok(())
     }
 
     /// Steps until it is so. What stands in the way of that is in the progress, and not an error of the step.

@@ -1,118 +1,52 @@
 //! Commits that fail with an I/O error: nobody knows whether they happened until the store is opened again, and nobody is told
 //! anything that would turn out wrong then.
 
-use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cutover::formats::Family;
+use cutover::fault::{Act, Effect, Fault, Faults};
+use cutover::store::Write;
 use cutover::store::memory::MemoryDriver;
-use cutover::store::{Batch, Driver, Store, Write};
 use cutover::{
     ConflictPolicy, Ending, Engine, ErrorKind, Filter, InstanceId, Launch, Launched, MigrationOptions,
     NewStep, Phase, Result, Retention, Tenant,
 };
-use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::common::{KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step};
 
-/// Stores in memory whose next sync can be made to fail: the rows are visible then and not durable, as after a failed `fsync`.
-#[derive(Clone, Default)]
-struct Disks {
-    memory: MemoryDriver,
-    failing: Arc<Mutex<Vec<PathBuf>>>,
-    used: Arc<Mutex<Vec<PathBuf>>>,
-}
-
-struct Disk {
-    path: PathBuf,
-    disks: Disks,
-    inner: Arc<dyn Store>,
-    broken: Mutex<bool>,
-}
-
-impl Driver for Disks {
-    fn name(&self) -> &str {
-        "memory"
-    }
-
-    fn open(&self, path: &Path) -> Result<Arc<dyn Store>> {
-        self.used.lock().push(path.to_owned());
-        let (path, inner) = (path.to_owned(), self.memory.open(path)?);
-        Ok(Arc::new(Disk { path, disks: self.clone(), inner, broken: Mutex::new(false) }))
-    }
-
-    fn destroy(&self, path: &Path) -> Result<()> {
-        self.memory.destroy(path)
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        self.memory.exists(path)
-    }
-}
-
-impl Store for Disk {
-    fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.inner.get(family, key)
-    }
-
-    fn scan(
-        &self,
-        family: Family,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()> {
-        self.inner.scan(family, from, to, visit)
-    }
-
-    fn commit(&self, batch: &Batch, write: Write) -> Result<()> {
-        let mut broken = self.broken.lock();
-        if *broken {
-            return Err(cutover::Error::new(ErrorKind::Unavailable, "it takes no writes"));
-        }
-        if write != Write::Relaxed && self.disks.failing.lock().contains(&self.path) {
-            *broken = true;
-            self.inner.commit(batch, Write::Relaxed)?;
-            return Err(cutover::Error::new(ErrorKind::Io, "the disk is full"));
-        }
-        self.inner.commit(batch, write)
-    }
-
-    fn remove_range(&self, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
-        self.inner.remove_range(family, from, to)
-    }
-}
-
 struct Machine {
     dir: TempDir,
-    disks: Disks,
+    disks: MemoryDriver,
+    faults: Faults,
 }
 
 impl Machine {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), disks: Disks::default() }
+        Self { dir: tempfile::tempdir().unwrap(), disks: MemoryDriver::new(), faults: Faults::new() }
     }
 
     fn open(&self) -> Engine {
-        Engine::builder(self.dir.path().join("data")).driver(Arc::new(self.disks.clone())).open().unwrap()
+        let driver = self.faults.driver(Arc::new(self.disks.clone()));
+        Engine::builder(self.dir.path().join("data")).driver(driver).open().unwrap()
     }
 
-    /// From now on the next durable commit to this store fails, and everything after it is refused.
+    /// From now on the next durable commit to this store fails, and everything after it is refused. Its rows are visible and not durable,
+    /// as after a failed `fsync`.
     fn fail(&self, store: &str) {
-        self.disks.failing.lock().push(self.dir.path().join("data").join(store));
+        let store = self.dir.path().join("data").join(store);
+        self.faults.script(move |step| match step.act {
+            Act::Sync | Act::Commit(Write::Synced) if step.path == store => Fault::Fail(Effect::Visible),
+            _ => Fault::None,
+        });
     }
 
     /// The process is killed, the disks are mended, and the engine is opened again.
     fn reopen(&self, engine: Engine) -> (Engine, Tenant) {
-        for path in self.disks.used.lock().iter() {
-            self.disks.memory.kill(path);
-        }
+        self.disks.paths().iter().for_each(|path| self.disks.kill(path));
         drop(engine.close(LONG));
         drop(engine);
-        self.disks.failing.lock().clear();
+        self.faults.clear();
         let engine = self.open();
         let tenant = engine.tenant("acme").unwrap();
         (engine, tenant)
