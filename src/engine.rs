@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cutover_formats::limits;
 use cutover_formats::meta::{EngineRecord, Retention, Status, TenantRecord};
-use cutover_formats::{Layout, StoreId};
+use cutover_formats::{Layout, StoreId, TenantId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::catalog::StoreSpec;
@@ -46,11 +46,14 @@ pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
     /// In the order of their names, so that two runs of the same calls do the same in the same order.
     tenants: RwLock<BTreeMap<String, Arc<Inner>>>,
-    /// Held while tenants are made or removed.
-    making: Mutex<()>,
+    /// Held while tenants are made or removed: the tenants that could not be made and may have left files.
+    making: Mutex<HalfMade>,
     mark: Mutex<Slots<EngineRecord>>,
     replicator: Mutex<Replicator>,
 }
+
+/// By name: what a try to make the tenant may have left.
+type HalfMade = BTreeMap<String, (TenantId, StoreId)>;
 
 /// How to open an engine.
 #[must_use]
@@ -170,7 +173,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) if there is one of this name; [`InvalidInput`](ErrorKind::InvalidInput) for a bad name or
-    /// an unknown driver.
+    /// an unknown driver. If a disk fails it may be there when the engine is opened again, empty; another try is welcome before that.
     pub fn create_tenant(&self, name: &str, options: TenantOptions) -> Result<Tenant> {
         limits::check_name("the name of the tenant", name)?;
         for (scope, _) in &options.scopes {
@@ -178,10 +181,11 @@ impl Engine {
         }
         let core = &self.0.core;
         core.shared.check()?;
-        let _making = core.making.lock();
+        let mut half_made = core.making.lock();
         if core.tenants.read().contains_key(name) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a tenant {name:?} already")));
         }
+        core.remove_half_made(&mut half_made, name)?;
         core.shared.catalog.check(&options.store)?;
         let id = core.shared.catalog.next_tenant()?;
         let space = core.shared.catalog.place(&options.store, id, |_| None)?;
@@ -199,7 +203,19 @@ impl Engine {
             scopes: options.scopes,
             journal: control::created(now_ms),
         };
-        let control = Control::create(&core.shared.dir.meta(), record)?;
+        let control = match Control::create(&core.shared.dir.meta(), record) {
+            Ok(control) => control,
+            // The files of another one.
+            Err(err) if err.kind() == ErrorKind::Corrupt => return Err(err),
+            Err(err) => {
+                // Whether it is there is not known. It is not to be there beside the tenant that the next try makes.
+                half_made.insert(name.to_owned(), (id, space.id));
+                drop(space);
+                // If this fails too, the next try does it, or it is made when the engine opens again.
+                drop(core.remove_half_made(&mut half_made, name));
+                return Err(err);
+            }
+        };
         let tenant = Arc::new(Inner::new(Arc::clone(&core.shared), control, vec![space]));
         core.tenants.write().insert(name.to_owned(), Arc::clone(&tenant));
         Ok(Tenant(tenant))
@@ -227,8 +243,8 @@ impl Engine {
     /// leaves it whole, or gone after the next opening.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if there is none of this name; [`TimedOut`](ErrorKind::TimedOut) if its operations do not end: it is
-    /// not served any more and goes at the next opening.
+    /// [`NotFound`](ErrorKind::NotFound) if there is none of this name; [`TimedOut`](ErrorKind::TimedOut) if its operations do not end. After
+    /// every other error than the first the tenant is as it was, or it is not served any more and goes at the next opening.
     pub fn delete_tenant(&self, name: &str) -> Result<()> {
         let core = &self.0.core;
         let _making = core.making.lock();
@@ -323,6 +339,15 @@ impl Drop for Open {
 impl Core {
     fn all(&self) -> Vec<Arc<Inner>> {
         self.tenants.read().values().cloned().collect()
+    }
+
+    /// Removes what an earlier try to make this tenant may have left.
+    fn remove_half_made(&self, half_made: &mut HalfMade, name: &str) -> Result<()> {
+        let Some((id, store)) = half_made.get(name).copied() else { return Ok(()) };
+        Control::remove_half_made(&self.shared.dir.meta(), id)?;
+        self.shared.catalog.release(store, id, true)?;
+        half_made.remove(name);
+        Ok(())
     }
 
     fn drive(&self) -> Option<Duration> {

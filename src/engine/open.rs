@@ -68,7 +68,7 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     let core = Arc::new(Core {
         shared,
         tenants: RwLock::new(tenants.into_iter().map(|tenant| (tenant.name.clone(), tenant)).collect()),
-        making: Mutex::new(()),
+        making: Mutex::default(),
         mark: Mutex::new(mark),
         replicator: Mutex::default(),
     });

@@ -39,7 +39,8 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         Ok(slots.latest()?.map(|latest| latest.record))
     }
 
-    fn of(dir: &Dir, stem: &str, kind: RecordType) -> Self {
+    /// The slots of `<stem>`, not read yet.
+    pub(crate) fn of(dir: &Dir, stem: &str, kind: RecordType) -> Self {
         let names = [format!("{stem}.a"), format!("{stem}.b")];
         Self { dir: dir.clone(), names, kind, counter: 0, doubtful: false, record: PhantomData }
     }

@@ -132,16 +132,12 @@ impl Control {
             why: why.to_owned(),
         };
         match self.slots.write(&record)? {
-            None => self.record = record,
+            None => self.take(record),
             Some(found) => {
-                self.record = found;
+                self.take(found);
                 let message = "the status was read again after a failed write; look at it and try again";
                 return Err(Error::new(ErrorKind::Unavailable, message));
             }
-        }
-        // The record decides. A journal that cannot be written is mended when the engine opens.
-        if let Err(err) = self.journal.append(&self.record.journal) {
-            self.drive.error = Some(err.to_string());
         }
         Ok(())
     }
@@ -149,9 +145,17 @@ impl Control {
     /// After a write that failed: takes the record as it is found, if that write happened after all.
     pub(crate) fn settle(&mut self) -> Result<()> {
         if let Some(found) = self.slots.settle()? {
-            self.record = found;
+            self.take(found);
         }
         Ok(())
+    }
+
+    /// This record is durable. It decides: a journal that cannot be written is mended with the next line, or when the engine opens.
+    fn take(&mut self, record: TenantRecord) {
+        self.record = record;
+        if let Err(err) = self.journal.append(&self.record.journal) {
+            self.drive.error = Some(err.to_string());
+        }
     }
 
     /// Every line of the journal, oldest first.
@@ -163,6 +167,12 @@ impl Control {
     pub(crate) fn remove(&self) -> Result<()> {
         self.slots.remove()?;
         self.journal.remove()
+    }
+
+    /// Removes what a [`create`](Self::create) that failed may have left.
+    pub(crate) fn remove_half_made(meta: &Dir, id: TenantId) -> Result<()> {
+        Slots::<TenantRecord>::of(meta, &stem(id), RecordType::Tenant).remove()?;
+        Journal::look(meta, &journal_name(id)).remove()
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cutover_formats::limits::{self, MAX_DEFINITION};
 use cutover_formats::record::{DefinitionRecord, NoteRecord};
-use cutover_formats::{NoteId, Record, RowId};
+use cutover_formats::{NoteId, Phase, Record, RowId};
 use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 
@@ -143,12 +143,14 @@ impl Inner {
     }
 
     fn find_definition(&self, op: &Operation<'_>, id: &RowId<'_>) -> Result<Option<DefinitionRecord>> {
-        for space in op.home_first() {
-            if let Some(record) = space.definition(self.id, id)? {
-                return Ok(Some(record));
-            }
+        if let Some(record) = op.home.definition(self.id, id)? {
+            return Ok(Some(record));
         }
-        Ok(None)
+        match op.other.as_ref().map(|other| other.definition(self.id, id)) {
+            // A target that fails before the switch concerns nobody: all that it has is at home, but for what power loss took there.
+            Some(Err(_)) if op.status.phase == Phase::PreMigration => Ok(None),
+            found => found.unwrap_or(Ok(None)),
+        }
     }
 
     fn put_definition(&self, space: &Space, id: &RowId<'static>, record: DefinitionRecord) -> Result<()> {

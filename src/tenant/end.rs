@@ -82,7 +82,8 @@ impl Inner {
         self.commit_as(space, changes, self.shared.write())
     }
 
-    fn commit_as(&self, space: &Space, changes: &Changes, write: Write) -> Result<()> {
+    /// The same, with a durability of its own.
+    pub(super) fn commit_as(&self, space: &Space, changes: &Changes, write: Write) -> Result<()> {
         space.apply(self.id, changes, write).map_err(|err| match err.kind() {
             ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Panicked => {
                 self.doubts.add(changes.rows());

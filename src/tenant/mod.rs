@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cutover_formats::record::InstanceRecord;
-use cutover_formats::{InstanceId, RowId, Status, StoreId, TenantId};
+use cutover_formats::{InstanceId, Phase, RowId, Status, StoreId, TenantId};
 use parking_lot::{Mutex, RwLock};
 
 use self::control::Control;
@@ -77,12 +77,18 @@ impl Operation<'_> {
     /// The stores in the order in which an instance is looked for: first where launches do not go, then home. (An instance that
     /// moves goes from the first to the second, so it is always found.)
     pub(crate) fn by_id(&self) -> impl Iterator<Item = &Arc<Space>> {
-        self.other.iter().chain(std::iter::once(&self.home))
+        self.used_other().chain(std::iter::once(&self.home))
     }
 
     /// The same stores, home first.
     pub(crate) fn home_first(&self) -> impl Iterator<Item = &Arc<Space>> {
-        std::iter::once(&self.home).chain(self.other.iter())
+        std::iter::once(&self.home).chain(self.used_other())
+    }
+
+    /// The other store, unless nothing was ever launched there: a target before the switch has only copies of definitions that are at
+    /// home. If it fails, nobody but the migration needs to know.
+    fn used_other(&self) -> impl Iterator<Item = &Arc<Space>> {
+        self.other.iter().filter(|_| self.status.phase != Phase::PreMigration)
     }
 
     /// The store that an instance is in, and its head.

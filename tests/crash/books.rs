@@ -102,8 +102,9 @@ impl Book {
         self.runs.get(&number).filter(|known| known.ended.is_none())
     }
 
-    /// A launch was answered: the answer has to be the one that a single store would give. Returns the run that it replaced.
-    pub(crate) fn launched(&mut self, run: Run, answer: Launched, now_ms: u64) -> Option<u32> {
+    /// A launch was answered: the answer has to be the one that a single store would give; one that is repeated may have been answered
+    /// before. Returns the run that it replaced.
+    pub(crate) fn launched(&mut self, run: Run, answer: Launched, again: bool, now_ms: u64) -> Option<u32> {
         let holder = self.holder(run.key).map(|known| (known.run.number, known.id));
         let mut replaced = None;
         match (answer, holder, run.policy) {
@@ -112,8 +113,12 @@ impl Book {
                 self.end(old, Ending::Terminated, now_ms);
                 replaced = Some(old);
             }
-            (Launched::Conflict { instance }, Some((_, id)), ConflictPolicy::Fail) => {
+            (Launched::Conflict { instance }, Some((_, id)), ConflictPolicy::Fail) if !again => {
                 assert_eq!(instance, id, "{run:?} is in conflict with another run");
+            }
+            (Launched::Conflict { instance }, ..) if again => {
+                let held = self.runs.values().any(|known| known.run.key == run.key && known.id == instance);
+                assert!(held, "{run:?} is in conflict with {instance}");
             }
             wrong => panic!("{run:?}: {wrong:?}"),
         }

@@ -23,7 +23,7 @@ pub(crate) fn check(world: &World<'_>) {
         }
         let tenant = world.tenant(name).unwrap();
         let now_ms = world.now_ms();
-        View { book, tenant: &tenant, doubts: &doubts, now_ms }.check();
+        View { book, tenant: &tenant, doubts: &doubts, now_ms, orderly: world.orderly }.check();
     }
     for name in names {
         let made = |(of, action): &(&str, Action)| {
@@ -39,6 +39,8 @@ struct View<'w> {
     tenant: &'w Tenant,
     doubts: &'w [Action],
     now_ms: u64,
+    /// No time has passed since what is in doubt.
+    orderly: bool,
 }
 
 impl View<'_> {
@@ -83,7 +85,7 @@ impl View<'_> {
         let Known { run, id, ended, done, .. } = known;
         let may_have_ended = self.book.may_have_ended(known, self.doubts);
         let Some(found) = self.tenant.instance(*id).unwrap() else {
-            assert!(known.is_over(self.now_ms), "{known:?} is lost");
+            assert!(self.may_be_over(known), "{known:?} is lost");
             return;
         };
         let expected = ended.map(|(ending, _)| ending);
@@ -106,6 +108,12 @@ impl View<'_> {
         if !self.doubts.contains(&Action::Work(run.number)) {
             assert_eq!(self.tenant.step_result(*id, &step(done + 1)).unwrap(), None, "{known:?}");
         }
+    }
+
+    /// Whether it may have been collected.
+    fn may_be_over(&self, known: &Known) -> bool {
+        let in_doubt = !self.orderly && self.book.may_have_ended(known, self.doubts).is_some();
+        known.is_over(self.now_ms) || in_doubt
     }
 
     /// The launch in doubt that may have taken this key.
@@ -133,7 +141,7 @@ impl View<'_> {
                 continue;
             }
             match found {
-                None => assert!(known.is_over(self.now_ms), "nobody has {key}, not {known:?}"),
+                None => assert!(self.may_be_over(known), "nobody has {key}, not {known:?}"),
                 Some(found) => {
                     assert_eq!(found.id, known.id, "{key}");
                     let ends = self.book.may_have_ended(known, self.doubts);

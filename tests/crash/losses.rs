@@ -107,7 +107,8 @@ fn reconciled(world: &mut World<'_>, stores: &Stores) {
             let entry = book.runs.get_mut(&number).unwrap();
             match (found.map(|(ending, _)| ending), known.ended.map(|(ending, _)| ending)) {
                 (now, before) if now == before => continue,
-                (Some(Ending::Completed), None) => entry.done = known.run.steps,
+                (Some(Ending::Completed), None) if head.open_steps == 0 => entry.done = known.run.steps,
+                (Some(Ending::Completed), None) => {}
                 (Some(Ending::Terminated), _) => {}
                 (None, Some(Ending::Terminated)) => revived.push(number),
                 _ => panic!("{known:?} is found as {head:?}"),

@@ -36,6 +36,8 @@ pub(crate) struct Machine {
     pub(crate) durability: Durability,
     /// The next commit to the store at this path fails, once.
     failing: Arc<Mutex<Option<PathBuf>>>,
+    /// Where the step was that was to end in a fault, once it was made.
+    met: Arc<Mutex<Option<PathBuf>>>,
 }
 
 impl Machine {
@@ -46,9 +48,9 @@ impl Machine {
 
     fn of(disks: MemoryDriver, files: MemoryFiles, wall_ms: u64, durability: Durability) -> Self {
         let clock = Arc::new(ManualClock::at(wall_ms));
-        let machine =
-            Self { disks, files, clock, faults: Faults::new(), durability, failing: Arc::default() };
-        machine.arm(0, Fault::None);
+        let (failing, met) = (Arc::default(), Arc::default());
+        let machine = Self { disks, files, clock, faults: Faults::new(), durability, failing, met };
+        machine.arm(0, false, Fault::None);
         machine
     }
 
@@ -90,11 +92,12 @@ impl Machine {
             .open()
     }
 
-    /// The step of this number is to end in `fault`.
-    pub(crate) fn arm(&self, number: u64, fault: Fault) {
-        let failing = Arc::clone(&self.failing);
+    /// The step of this number is to end in `fault`: of those that change something, or of those that read.
+    pub(crate) fn arm(&self, number: u64, reads: bool, fault: Fault) {
+        let (failing, met) = (Arc::clone(&self.failing), Arc::clone(&self.met));
         self.faults.script(move |step| {
-            if step.number == number && !step.act.is_read() {
+            if step.number == number && step.act.is_read() == reads {
+                *met.lock() = Some(step.path.clone());
                 return fault;
             }
             let mut failing = failing.lock();
@@ -104,6 +107,11 @@ impl Machine {
             }
             Fault::None
         });
+    }
+
+    /// Where the step was that was to end in a fault, once it was made.
+    pub(crate) fn met(&self) -> Option<PathBuf> {
+        self.met.lock().clone()
     }
 
     /// The next commit to this store fails; until it is opened again it takes no others.

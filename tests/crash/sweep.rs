@@ -89,7 +89,7 @@ pub(crate) fn finish(mut world: World<'_>) {
 /// Runs into a crash in this step, and returns what is there as the process dies.
 fn crashed<'s>(world: &World<'s>, number: u64, effect: Effect) -> World<'s> {
     let mut world = world.copy();
-    world.machine.arm(number, Fault::Crash(effect));
+    world.machine.arm(number, false, Fault::Crash(effect));
     let ran = world.recover().and_then(|()| world.go_on(world.script.len()));
     assert!(world.faults().is_dead(), "step {number} was never made: {ran:?}");
     world.observe();

@@ -8,7 +8,7 @@ use cutover::fault::Faults;
 use cutover::migration::phase;
 use cutover::{
     Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Launched, MigrationOptions,
-    Phase, Result, Retention, Settled, StoreId, StoreSpec, Task, Tenant, TenantOptions,
+    Phase, Result, Retention, Role, Settled, StoreId, StoreSpec, Task, Tenant, TenantOptions,
 };
 
 use crate::books::{Book, Done, KEPT_MS, Known, Trace};
@@ -36,6 +36,10 @@ pub(crate) struct World<'s> {
     pub(crate) lossy: bool,
     /// It never has.
     pub(crate) exact: bool,
+    /// The calls were made as the script has them, each once it was time for it.
+    pub(crate) orderly: bool,
+    /// Steps that the worker holds, by run.
+    tasks: BTreeMap<u32, Task>,
     opened: u64,
 }
 
@@ -57,6 +61,8 @@ impl<'s> World<'s> {
             left,
             lossy: false,
             exact: true,
+            orderly: true,
+            tasks: BTreeMap::new(),
             opened: 0,
         }
     }
@@ -67,6 +73,7 @@ impl<'s> World<'s> {
         let loses = matches!(crash, Crash::PowerCut(_)) && self.machine.durability == Durability::Buffered;
         after.lossy |= loses;
         after.exact &= !loses;
+        after.orderly &= !loses;
         after
     }
 
@@ -87,8 +94,15 @@ impl<'s> World<'s> {
             left: self.left.clone(),
             lossy: self.lossy,
             exact: self.exact,
+            orderly: self.is_orderly() || self.faults().is_dead(),
+            tasks: BTreeMap::new(),
             opened: self.opened,
         }
+    }
+
+    /// Whether every call was made as the script has it, and nothing has failed yet.
+    pub(crate) fn is_orderly(&self) -> bool {
+        self.orderly && self.machine.met().is_none()
     }
 
     pub(crate) fn faults(&self) -> &Faults {
@@ -102,6 +116,7 @@ impl<'s> World<'s> {
     pub(crate) fn open(&mut self) -> Made {
         // The same numbers in every run of a process, and others in the next process.
         self.opened += 1;
+        self.tasks.clear();
         fastrand::seed(self.opened);
         self.engine = Some(self.machine.open()?);
         Ok(())
@@ -220,7 +235,7 @@ impl<'s> World<'s> {
         drop(engine);
         // A store that takes no writes is not synced, and says so.
         if let Err(err) = closed {
-            assert_eq!(err.kind(), ErrorKind::Unavailable, "{err}");
+            assert!(matches!(err.kind(), ErrorKind::Unavailable | ErrorKind::Io), "{err}");
         }
         self.open()
     }
@@ -232,11 +247,18 @@ impl<'s> World<'s> {
                 migration.start(StoreSpec::driver("memory").path(path), MigrationOptions::default()).map(drop)
             }
             Action::CallOff if phase == Phase::PreMigration => migration.cancel(),
-            Action::Reverse(goal) if migration.progress().goal != goal => migration.reverse(),
-            Action::Reach(wanted) => self.step_until(|| tenant.status().phase == wanted),
+            Action::Reverse(goal) if migration.progress().goal != goal => match migration.reverse() {
+                // It was called off, because the target did not open.
+                Err(err) if !self.is_orderly() && err.kind() == ErrorKind::IllegalMove => Ok(()),
+                reversed => reversed,
+            },
+            Action::Reach(wanted) => self.step_until(|| {
+                let now = tenant.status().phase;
+                now == wanted || (!self.is_orderly() && is_past(wanted, now, migration.progress().goal))
+            }),
             Action::Settle => {
                 let settled = || migration.wait_settled(Duration::ZERO).is_ok_and(|settled| settled);
-                if self.exact {
+                if self.is_orderly() {
                     return self.step_until(settled);
                 }
                 for _ in 0..MOST_STEPS / 10 {
@@ -259,11 +281,11 @@ impl<'s> World<'s> {
         let status = tenant.status();
         let left = phase::left_behind(status.phase).and_then(|role| status.store(role));
         let now_ms = self.now_ms();
-        let book = self.book(tenant.name());
+        let book = self.books.get_mut(tenant.name()).unwrap();
         let lives = |known: &&Known| known.ended.is_none() && Some(known.id.store()) == left;
         let live: Vec<Known> = book.runs.values().filter(lives).cloned().collect();
         for known in live {
-            act_on(tenant, book, &known, Action::Terminate(known.run.number), now_ms)?;
+            act_on(tenant, book, &mut self.tasks, &known, Action::Terminate(known.run.number), now_ms)?;
         }
         Ok(())
     }
@@ -304,7 +326,7 @@ impl<'s> World<'s> {
                 let answer = tenant.launch(&run.request())?;
                 let book = self.book(name);
                 let replaced = book
-                    .launched(run, answer, now_ms)
+                    .launched(run, answer, again, now_ms)
                     .map(|old| (Done::Replaced(run.number), vec![book.runs[&old].id.store()]));
                 if let (Launched::Started(id), false) = (answer, again) {
                     assert_eq!(id.store(), home, "{run:?} landed in a closed store");
@@ -314,10 +336,10 @@ impl<'s> World<'s> {
             }
             _ => {
                 let number = action.number().unwrap();
-                let book = self.book(name);
                 // Lost in a power cut, or ended by what opening does about that.
-                let Some(known) = book.live(number).cloned() else { return Ok(()) };
-                let done = act_on(tenant, book, &known, action, now_ms)?;
+                let Some(known) = self.book(name).live(number).cloned() else { return Ok(()) };
+                let book = self.books.get_mut(name).unwrap();
+                let done = act_on(tenant, book, &mut self.tasks, &known, action, now_ms)?;
                 done.into_iter().map(|done| (done, vec![known.id.store()])).collect()
             }
         };
@@ -345,10 +367,21 @@ impl<'s> World<'s> {
     }
 }
 
+/// Whether a migration that works towards `goal` does not come to a phase any more.
+fn is_past(wanted: Phase, now: Phase, goal: Role) -> bool {
+    let way: [Phase; 3] = match goal {
+        Role::Target => [Phase::PreMigration, Phase::Migration, Phase::PostMigration],
+        Role::Initial => [Phase::PreRollback, Phase::RollingBack, Phase::PostRollback],
+    };
+    let place = |phase| way.iter().position(|other| *other == phase);
+    now == Phase::Stable || matches!((place(wanted), place(now)), (Some(wanted), Some(now)) if wanted < now)
+}
+
 /// A call on a run that lives.
 fn act_on(
     tenant: &Tenant,
     book: &mut Book,
+    tasks: &mut BTreeMap<u32, Task>,
     known: &Known,
     action: Action,
     now_ms: u64,
@@ -367,18 +400,20 @@ fn act_on(
         Action::Work(_) => {
             let next = known.done + 1;
             if tenant.step_result(id, &step(next))?.is_none() {
-                let task = claim(tenant, known)?;
+                let task = claim(tenant, tasks, known)?;
                 let settled = tenant.worker("worker")?.complete(&task, completion(&known.run, next))?;
+                tasks.remove(&number);
                 assert!(matches!(settled, Settled::Done { .. }), "{task:?}: {settled:?}");
             }
             book.stepped(number, now_ms);
             Ok(Some(Done::Stepped(number, next)))
         }
         Action::Fumble(_) => {
-            let task = claim(tenant, known)?;
+            let task = claim(tenant, tasks, known)?;
             let failure = Failure { reason: "fumbled".into(), retry_in: Some(Duration::ZERO) };
             let settled = tenant.worker("worker")?.fail(&task, &failure)?;
             assert_eq!(settled, Settled::Done { ended: None }, "{task:?}");
+            tasks.remove(&number);
             Ok(None)
         }
         other => panic!("{other:?} is not about a run"),
@@ -389,10 +424,15 @@ pub(crate) fn output(number: u32) -> String {
     format!("output of {number}")
 }
 
-fn claim(tenant: &Tenant, known: &Known) -> Result<Task> {
+/// A worker that has a step and could not settle it still has it.
+fn claim(tenant: &Tenant, tasks: &mut BTreeMap<u32, Task>, known: &Known) -> Result<Task> {
+    if let Some(held) = tasks.get(&known.run.number) {
+        return Ok(held.clone());
+    }
     let task = tenant.worker("worker")?.claim(&known.run.queue(), LONG, Duration::ZERO)?;
     let task = task.unwrap_or_else(|| panic!("nobody is given the next step of {known:?}"));
     assert_eq!((task.instance, task.step.clone()), (known.id, step(known.done + 1)));
+    tasks.insert(known.run.number, task.clone());
     Ok(task)
 }
 
