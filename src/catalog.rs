@@ -85,7 +85,8 @@ pub(crate) struct Catalog {
 struct State {
     record: CatalogRecord,
     slots: Slots<CatalogRecord>,
-    open: HashMap<StoreId, Arc<Space>>,
+    /// In order, so that two runs of the same calls sync them in the same one.
+    open: BTreeMap<StoreId, Arc<Space>>,
     users: HashMap<StoreId, BTreeSet<TenantId>>,
     /// Somebody opens or closes these, without the lock.
     taken: HashSet<StoreId>,
@@ -107,7 +108,7 @@ impl Catalog {
         let state = State {
             record,
             slots,
-            open: HashMap::new(),
+            open: BTreeMap::new(),
             users: HashMap::new(),
             taken: HashSet::new(),
             openings: 0,
@@ -163,7 +164,8 @@ impl Catalog {
             if let Some(err) = refuse(record.id) {
                 return Err(err);
             }
-            fits(&record, spec)?;
+            let is_used = state.users.get(&record.id).is_some_and(|users| !users.is_empty());
+            fits(&record, spec, is_used)?;
             let space = self.opened(&mut state, &record)?;
             state.users.entry(record.id).or_default().insert(tenant);
             return Ok(space);
@@ -434,12 +436,13 @@ impl State {
 }
 
 /// Whether the store at the place that `spec` names is one that it may share.
-fn fits(record: &StoreRecord, spec: &StoreSpec) -> Result<()> {
+fn fits(record: &StoreRecord, spec: &StoreSpec, is_used: bool) -> Result<()> {
     let problem = if record.driver != spec.driver {
         format!("is a {} store", record.driver)
     } else if record.layout != spec.layout {
         format!("has the layout {:?}", record.layout)
-    } else if record.dedicated || spec.dedicated {
+    } else if record.dedicated != spec.dedicated || (record.dedicated && is_used) {
+        // (A try that failed may have left one that nobody uses.)
         "is dedicated to another tenant".to_owned()
     } else {
         return Ok(());

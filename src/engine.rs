@@ -3,14 +3,14 @@
 mod mark;
 mod open;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_formats::limits;
 use cutover_formats::meta::{Retention, Status, TenantRecord};
-use cutover_formats::{Layout, StoreId};
+use cutover_formats::{Layout, StoreId, TenantId};
 
 use crate::catalog::StoreSpec;
 use crate::clock::{self, Clock, SystemClock};
@@ -48,13 +48,17 @@ struct Open {
 /// What the background threads see of an engine.
 pub(crate) struct Core {
     pub(crate) shared: Arc<Shared>,
-    tenants: RwLock<HashMap<String, Arc<Inner>>>,
-    /// Held while tenants are made or removed.
-    making: Mutex<()>,
+    /// In the order of their names, so that two runs of the same calls do the same in the same order.
+    tenants: RwLock<BTreeMap<String, Arc<Inner>>>,
+    /// Held while tenants are made or removed: the tenants that could not be made and may have left files.
+    making: Mutex<HalfMade>,
     mark: Arc<mark::EngineMark>,
     replicator: Mutex<Replicator>,
     keeper: Mutex<Keeper>,
 }
+
+/// By name: what a try to make the tenant may have left.
+type HalfMade = BTreeMap<String, (TenantId, StoreId)>;
 
 /// How to open an engine.
 #[must_use]
@@ -174,18 +178,19 @@ impl Engine {
     ///
     /// # Errors
     /// [`AlreadyExists`](ErrorKind::AlreadyExists) if there is one of this name; [`InvalidInput`](ErrorKind::InvalidInput) for a bad name or
-    /// an unknown driver.
+    /// an unknown driver. If a disk fails it may be there when the engine is opened again, empty; another try is welcome before that.
     pub fn create_tenant(&self, name: &str, options: TenantOptions) -> Result<Tenant> {
         limits::check_name("the name of the tenant", name)?;
         for (scope, _) in &options.scopes {
             limits::check_name("the scope of a retention", scope)?;
         }
         let core = &self.0.core;
-        let _making = core.making.lock();
+        let mut half_made = core.making.lock();
         core.shared.check()?;
         if core.tenants.read().contains_key(name) {
             return Err(Error::new(ErrorKind::AlreadyExists, format!("there is a tenant {name:?} already")));
         }
+        core.remove_half_made(&mut half_made, name)?;
         core.shared.catalog.check(&options.store)?;
         let id = core.shared.catalog.next_tenant()?;
         let space = core.shared.catalog.place(&options.store, id, |_| None)?;
@@ -203,7 +208,19 @@ impl Engine {
             scopes: options.scopes,
             journal: control::created(now_ms),
         };
-        let control = Control::create(&core.shared.dir.meta(), record)?;
+        let control = match Control::create(&core.shared.dir.meta(), record) {
+            Ok(control) => control,
+            // The files of another one.
+            Err(err) if err.kind() == ErrorKind::Corrupt => return Err(err),
+            Err(err) => {
+                // Whether it is there is not known. It is not to be there beside the tenant that the next try makes.
+                half_made.insert(name.to_owned(), (id, space.id));
+                drop(space);
+                // If this fails too, the next try does it, or it is made when the engine opens again.
+                drop(core.remove_half_made(&mut half_made, name));
+                return Err(err);
+            }
+        };
         let tenant = Arc::new(Inner::new(Arc::clone(&core.shared), control, vec![space]));
         core.tenants.write().insert(name.to_owned(), Arc::clone(&tenant));
         Ok(Tenant(tenant))
@@ -225,17 +242,15 @@ impl Engine {
     /// The names of all tenants, sorted.
     #[must_use]
     pub fn tenants(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.0.core.tenants.read().keys().cloned().collect();
-        names.sort_unstable();
-        names
+        self.0.core.tenants.read().keys().cloned().collect()
     }
 
     /// Removes a tenant with everything it has, in whatever phase it is. When this returns it is gone for good; a crash before that
     /// leaves it whole, or gone after the next opening.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if there is none of this name; [`TimedOut`](ErrorKind::TimedOut) if its operations do not end: it is
-    /// not served any more and goes at the next opening.
+    /// [`NotFound`](ErrorKind::NotFound) if there is none of this name; [`TimedOut`](ErrorKind::TimedOut) if its operations do not end. After
+    /// every other error than the first the tenant is as it was, or it is not served any more and goes at the next opening.
     pub fn delete_tenant(&self, name: &str) -> Result<()> {
         let core = &self.0.core;
         let _making = core.making.lock();
@@ -344,6 +359,15 @@ impl Drop for Open {
 impl Core {
     fn all(&self) -> Vec<Arc<Inner>> {
         self.tenants.read().values().cloned().collect()
+    }
+
+    /// Removes what an earlier try to make this tenant may have left.
+    fn remove_half_made(&self, half_made: &mut HalfMade, name: &str) -> Result<()> {
+        let Some((id, store)) = half_made.get(name).copied() else { return Ok(()) };
+        Control::remove_half_made(&self.shared.dir.meta(), id)?;
+        self.shared.catalog.release(store, id, true)?;
+        half_made.remove(name);
+        Ok(())
     }
 
     fn drive(&self) -> Option<Duration> {

@@ -78,7 +78,7 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     let core = Arc::new(Core {
         shared,
         tenants: RwLock::new(tenants.into_iter().map(|tenant| (tenant.name.clone(), tenant)).collect()),
-        making: Mutex::new(()),
+        making: Mutex::default(),
         mark,
         replicator: Mutex::default(),
         keeper: Mutex::default(),

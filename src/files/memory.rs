@@ -55,6 +55,13 @@ impl MemoryFiles {
         Self(Arc::new(Mutex::new(disk)))
     }
 
+    /// Whether power loss would take nothing.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        let disk = self.0.lock();
+        disk.names == disk.synced && disk.files.values().all(|bytes| bytes.now == bytes.synced)
+    }
+
     /// What power loss does: takes away everything that was not synced.
     pub fn power_cut(&self) {
         let mut disk = self.0.lock();
@@ -296,7 +303,6 @@ mod tests {
     fn power_loss_takes_names_and_bytes_that_were_not_synced() {
         let files = MemoryFiles::new();
         let dir = Path::new("/a/b");
-        let names = |files: &MemoryFiles| files.list(dir).unwrap().len();
         files.make_dir(dir).unwrap();
         files.write(&dir.join("x"), b"old").unwrap();
         let lost = files.copy();
@@ -315,8 +321,8 @@ mod tests {
         files.power_cut();
         assert_eq!(files.read(&dir.join("x")).unwrap(), b"old");
         files.remove(&dir.join("x")).unwrap();
-        assert_eq!(names(&files), 0);
+        assert!(files.list(dir).unwrap().is_empty() && !files.is_synced());
         files.power_cut();
-        assert_eq!(names(&files), 1);
+        assert!(files.list(dir).unwrap().len() == 1 && files.is_synced());
     }
 }

@@ -115,8 +115,10 @@ impl DataDir {
         make_missing(&dir)?;
         let finished = recognise(&dir)?;
         let lock = dir.files.lock(&dir.path.join(LOCK)).map_err(|err| refused(&dir, err))?;
-        if !finished {
-            finish(&dir)?;
+        match finished {
+            false => finish(&dir)?,
+            // Whoever made it may have been killed before its marker was durable.
+            true => dir.sync()?,
         }
         Ok(Self { dir, lock: Mutex::new(Some(lock)) })
     }
@@ -249,14 +251,58 @@ fn only_our_beginnings(dir: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// Makes what is missing; the marker comes last.
+/// Makes what is missing; the marker comes last. Before it the directories above are synced, for they may be new as well: once the marker
+/// is there nobody looks at them again.
 fn finish(dir: &Dir) -> Result<()> {
     for inside in ["meta", "stores"] {
         dir.join(inside).make()?;
     }
-    dir.replace(MARKER, marker::text(VERSION).as_bytes())?;
-    match dir.path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => Dir::new(Arc::clone(&dir.files), parent).sync(),
-        None => Ok(()),
+    for above in dir.path.ancestors().skip(1) {
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        match dir.files.sync_dir(above) {
+            // One that we may not read is not one that we have made.
+            Err(err) if err.kind() != Io::PermissionDenied => {
+                return Err(Error::io(format!("syncing the directory {}", above.display()), err));
+            }
+            _ => {}
+        }
+    }
+    dir.replace(MARKER, marker::text(VERSION).as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fault::{Act, Effect, Fault, Faults};
+    use crate::files::MemoryFiles;
+
+    /// Found by the sweep of crash points: only the directory right above was synced.
+    #[test]
+    fn a_new_directory_in_new_directories_survives_power_loss() {
+        let files = MemoryFiles::new();
+        let dir = Dir::new(Arc::new(files.clone()), Path::new("/new/too/data"));
+        drop(DataDir::open(dir.clone()).unwrap());
+        files.power_cut();
+        drop(DataDir::look(dir).unwrap());
+    }
+
+    /// Found by the sweep of crash points: a kill between the renaming of the marker and the sync of its name.
+    #[test]
+    fn a_marker_that_is_found_is_made_durable() {
+        let (files, faults) = (MemoryFiles::new(), Faults::new());
+        let path = Path::new("/data");
+        let dir = Dir::new(faults.files(Arc::new(files.clone())), path);
+        faults.script(|step| match (step.act, step.path.ends_with(MARKER)) {
+            (Act::Rename, true) => Fault::Crash(Effect::Whole),
+            _ => Fault::None,
+        });
+        assert!(DataDir::open(dir).is_err() && faults.is_dead());
+        let dir = Dir::new(Arc::new(files.clone()), path);
+        let made = DataDir::open(dir.clone()).unwrap();
+        made.meta().replace("record", b"x").unwrap();
+        drop(made);
+        files.power_cut();
+        let again = DataDir::look(dir).unwrap();
+        assert!(again.meta().read("record").unwrap().is_some());
     }
 }

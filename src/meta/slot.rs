@@ -58,7 +58,8 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         Ok(Self::open(dir, stem, kind)?.1)
     }
 
-    fn of(dir: &Dir, stem: &str, kind: RecordType) -> Self {
+    /// The slots of `<stem>`, not read yet.
+    pub(crate) fn of(dir: &Dir, stem: &str, kind: RecordType) -> Self {
         let names = [format!("{stem}.a"), format!("{stem}.b")];
         Self {
             dir: dir.clone(),

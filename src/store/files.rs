@@ -6,13 +6,21 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Creates the directory, for its owner only, and says what is in its way if it cannot.
+/// Creates the directory and those above it that are missing, for their owner only, and says what is in its way if it cannot. Those above
+/// survive power loss when it returns; whether the directory itself does is for [`sync_dirs`].
 pub(super) fn create_dir(path: &Path) -> Result<()> {
+    let above: Vec<&Path> = path.ancestors().skip(1).take_while(|above| !is_there(above)).collect();
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|err| Error::io(format!("cannot create {}", path.display()), err))
+    builder.create(path).map_err(|err| Error::io(format!("cannot create {}", path.display()), err))?;
+    above.into_iter().try_for_each(sync_parent)
+}
+
+/// A relative name of one part has an empty parent, which is where we are.
+fn is_there(path: &Path) -> bool {
+    path.as_os_str().is_empty() || path.exists()
 }
 
 /// Takes a store's directory and the files in it away from everybody but their owner: the libraries make files as the process's umask

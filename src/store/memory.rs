@@ -55,9 +55,13 @@ impl MemoryDriver {
     }
 
     /// What another power cut might do: of the commits after the last [`Write::Synced`] it leaves the first `commits`, as many as there
-    /// are at most. Otherwise as [`kill`](Self::kill).
+    /// are at most; what is left is on the disk. Otherwise as [`kill`](Self::kill).
     pub fn power_cut_leaving(&self, path: &Path, commits: usize) {
-        self.crash_leaving(path, |data| data.synced.saturating_add(commits as u64));
+        self.crash_leaving(path, |data| {
+            let keep = data.synced.saturating_add(commits as u64).min(data.applied);
+            data.make_durable(Level::Synced, keep);
+            keep
+        });
     }
 
     /// How many commits there are after the last [`Write::Synced`].
@@ -93,10 +97,10 @@ impl MemoryDriver {
     }
 
     /// Leaves the commits up to the number that `keep` says.
-    fn crash_leaving(&self, path: &Path, keep: impl FnOnce(&Data) -> u64) {
+    fn crash_leaving(&self, path: &Path, keep: impl FnOnce(&mut Data) -> u64) {
         let Some(disk) = self.disks.lock().get(path).cloned() else { return };
         let mut data = disk.data.write();
-        let keep = keep(&data);
+        let keep = keep(&mut data);
         data.undo_after(keep);
         data.user = User::None;
     }
@@ -412,6 +416,8 @@ mod tests {
             let copy = driver.copy();
             copy.power_cut_leaving(path, commits);
             assert_eq!(rows(&*copy.open(path).unwrap()).len(), left);
+            copy.power_cut(path);
+            assert_eq!(rows(&*copy.open(path).unwrap()).len(), left, "what was left is on the disk");
         }
         assert_eq!(rows(&*store).len(), 4, "the copies were cut");
     }

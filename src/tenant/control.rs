@@ -252,6 +252,13 @@ impl Control {
         self.slots.remove()?;
         self.journal.remove()
     }
+
+    /// Removes what a [`create`](Self::create) that failed may have left.
+    pub(crate) fn remove_half_made(meta: &Dir, id: TenantId) -> Result<()> {
+        // The journal first: alone it would give the record back.
+        Journal::new(meta, &journal_name(id)).remove()?;
+        Slots::<TenantRecord>::of(meta, &stem(id), RecordType::Tenant).remove()
+    }
 }
 
 /// The record of a tenant, for whoever only looks: nothing is mended.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cutover_formats::limits::{self, MAX_DEFINITION};
 use cutover_formats::record::{DefinitionRecord, NoteRecord};
-use cutover_formats::{NoteId, Record, RowId};
+use cutover_formats::{NoteId, Phase, Record, RowId};
 use sha2::{Digest as _, Sha256};
 
 use super::quarantine::readable;
@@ -147,18 +147,23 @@ impl Inner {
         self.doubts.check(&id)?;
         let found = self.find_definition(op, &id)?.is_some();
         if found {
+            if op.home.definition(self.id, &id)?.is_none() {
+                // Power loss may have taken it at home and not in the other store, which may be given up.
+                self.bring_to_both(op, &id)?;
+            }
             self.known.add(name, version);
         }
         Ok(found)
     }
 
     fn find_definition(&self, op: &Operation<'_>, id: &RowId<'_>) -> Result<Option<DefinitionRecord>> {
-        // Before the switch every definition that the target has is at home.
         let mut damaged = None;
-        for space in op.home_first() {
+        for space in std::iter::once(&op.home).chain(&op.other) {
             match space.definition(self.id, id) {
                 Ok(Some(record)) => return Ok(Some(record)),
                 Ok(None) => {}
+                // A target that fails before the switch concerns nobody: all that it has is at home, but for what power loss took there.
+                Err(_) if op.status.phase == Phase::PreMigration && space.id != op.home.id => {}
                 Err(err) if err.kind() == ErrorKind::Corrupt => drop(damaged.get_or_insert(err)),
                 Err(err) => return Err(err),
             }

@@ -17,6 +17,7 @@ use super::types::{Ended, short_reason};
 use super::{Inner, Operation, Tenant};
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Thread;
+use crate::store::Write;
 use crate::store::space::{Changes, Space, raw_rows};
 
 /// Most steps that are looked at together.
@@ -85,7 +86,12 @@ impl Inner {
     /// Applies changes with the engine's durability. A failure of the store leaves open whether they happened; what they touch is in
     /// doubt from then on. The caller holds the locks of all of it.
     pub(super) fn commit(&self, space: &Space, changes: &Changes) -> Result<()> {
-        space.apply(self.id, changes, self.shared.write()).map_err(|err| match err.kind() {
+        self.commit_as(space, changes, self.shared.write())
+    }
+
+    /// The same, with a durability of its own.
+    pub(super) fn commit_as(&self, space: &Space, changes: &Changes, write: Write) -> Result<()> {
+        space.apply(self.id, changes, write).map_err(|err| match err.kind() {
             ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Panicked => {
                 self.doubts.add(space, changes.rows());
                 self.shared.wake(Thread::Keeper);
@@ -254,8 +260,9 @@ impl Inner {
         let (at_ms, reason) = (self.shared.now_ms(), REPLACED.to_owned());
         let note = NoteRecord::Replace { old, old_store, at_ms, reason, rows };
         intend.put(intent.clone(), Record::Note(note));
+        // At every durability level it outlives the end of the old instance, which is in another store: power loss takes a tail of each.
         // If this fails, the intent may be there: opening would finish it.
-        self.commit(&op.home, &intend).inspect_err(|err| {
+        self.commit_as(&op.home, &intend, Write::Synced).inspect_err(|err| {
             if err.kind() == ErrorKind::Indeterminate {
                 self.doubts.add(&op.home, new.changes.rows());
             }

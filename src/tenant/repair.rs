@@ -169,7 +169,7 @@ impl Inner {
     /// Whether either store has a gap noted.
     pub(crate) fn has_gaps(&self) -> Result<bool> {
         let op = self.enter("look for gaps")?;
-        for space in op.by_id() {
+        for space in std::iter::once(&op.home).chain(&op.other) {
             if space.first(self.id, Prefix::Gaps)?.is_some() {
                 return Ok(true);
             }

@@ -53,8 +53,9 @@ impl Inner {
             first = first.min(carried.unwrap_or(u64::MAX));
         }
         if !copies.is_empty() {
-            // The other store's copy goes next, and may be removed with its store: durable at every level.
-            op.home.apply(self.id, &copies, Write::Synced)?;
+            // The other store's copy goes next, and may be removed with its store: durable at every level. If this fails, the copies are
+            // in doubt: seen there, they would not be a reason to remove the others.
+            self.commit_as(&op.home, &copies, Write::Synced)?;
             self.expires_at(first);
         }
         from.apply(self.id, &removals, Write::Relaxed)?;

@@ -1,16 +1,16 @@
 //! An engine in a temporary directory, and what most tests do with it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cutover::fault::{Act, Effect, Fault, Faults};
 use cutover::store::memory::MemoryDriver;
-use cutover::store::{Driver, Store};
+use cutover::store::{Driver as _, Store};
 use cutover::{
-    Builder, Durability, Engine, Error, ErrorKind, InstanceId, Launch, Launched, NewStep, Phase, Retention,
-    StoreSpec, Tenant, TenantOptions,
+    Builder, Durability, Engine, InstanceId, Launch, Launched, NewStep, Phase, Retention, StoreSpec, Tenant,
+    TenantOptions,
 };
-use parking_lot::Mutex;
 use tempfile::TempDir;
 
 /// Longer than anything in these tests takes, unless it hangs.
@@ -24,37 +24,8 @@ pub(crate) const DROP: Retention = Retention { instance_ms: 0, key_ms: 0, reques
 pub(crate) struct Home {
     pub(crate) dir: TempDir,
     pub(crate) durability: Durability,
-    disks: Arc<Disks>,
-}
-
-/// The memory driver, with paths that do not open.
-#[derive(Default)]
-struct Disks {
-    memory: MemoryDriver,
-    used: Mutex<Vec<PathBuf>>,
-    broken: Mutex<Vec<PathBuf>>,
-}
-
-impl Driver for Disks {
-    fn name(&self) -> &str {
-        self.memory.name()
-    }
-
-    fn open(&self, path: &Path) -> cutover::Result<Arc<dyn Store>> {
-        if self.broken.lock().iter().any(|broken| broken == path) {
-            return Err(Error::new(ErrorKind::Corrupt, "the disk is broken"));
-        }
-        self.used.lock().push(path.to_owned());
-        self.memory.open(path)
-    }
-
-    fn destroy(&self, path: &Path) -> cutover::Result<()> {
-        self.memory.destroy(path)
-    }
-
-    fn exists(&self, path: &Path) -> bool {
-        self.memory.exists(path)
-    }
+    disks: MemoryDriver,
+    faults: Faults,
 }
 
 impl Home {
@@ -62,7 +33,8 @@ impl Home {
         Self {
             dir: tempfile::tempdir().unwrap(),
             durability: Durability::Synced,
-            disks: Arc::new(Disks::default()),
+            disks: MemoryDriver::new(),
+            faults: Faults::new(),
         }
     }
 
@@ -71,7 +43,8 @@ impl Home {
     }
 
     pub(crate) fn builder(&self) -> Builder {
-        Engine::builder(self.path().join("data")).durability(self.durability).driver(self.disks.clone())
+        let driver = self.faults.driver(Arc::new(self.disks.clone()));
+        Engine::builder(self.path().join("data")).durability(self.durability).driver(driver)
     }
 
     pub(crate) fn open(&self) -> Engine {
@@ -80,26 +53,28 @@ impl Home {
 
     /// What a kill of the process leaves: stores without what was only relaxed, and a directory that was not closed.
     pub(crate) fn kill(&self, engine: Engine) {
-        for path in self.disks.used.lock().iter() {
-            self.disks.memory.kill(path);
-        }
+        self.disks.paths().iter().for_each(|path| self.disks.kill(path));
         // The stores are gone under it, so it cannot close in order; it does end its threads.
         drop(engine.close(LONG));
     }
 
     /// What a power cut takes from the memory store at this path, after a kill.
     pub(crate) fn power_cut(&self, path: &str) {
-        self.disks.memory.power_cut(&self.path().join("data").join(path));
+        self.disks.power_cut(&self.path().join("data").join(path));
     }
 
     /// The memory store at this path, while no engine has it open.
     pub(crate) fn store(&self, path: &str) -> Arc<dyn Store> {
-        self.disks.memory.open(&self.path().join("data").join(path)).unwrap()
+        self.disks.open(&self.path().join("data").join(path)).unwrap()
     }
 
     /// The memory store at this path does not open any more.
     pub(crate) fn break_store(&self, path: &str) {
-        self.disks.broken.lock().push(self.path().join("data").join(path));
+        let broken = self.path().join("data").join(path);
+        self.faults.script(move |step| match step.act {
+            Act::Open if step.path == broken => Fault::Fail(Effect::Nothing),
+            _ => Fault::None,
+        });
     }
 }
 

@@ -1,0 +1,25 @@
+//! Every crash point, and every I/O error, of scripted migrations.
+//!
+//! A [script](script) is a list of calls that one thread makes on an engine without threads of its own, whose stores and files are in
+//! memory behind [`cutover::fault`]. So it takes the same durable steps in every run, and they can be counted and swept: a run for
+//! each step that crashes there, before it, after it and, where a file is written, in the middle of it. What is found after
+//! that is held against the [books](books), which know what was acknowledged and what is in doubt; then the script goes on to its end,
+//! and is held against them again. And all that once more with a second crash at each step of the recovery.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets something unexpected is to panic"
+)]
+
+mod books;
+mod check;
+mod errors;
+mod losses;
+mod machine;
+mod rows;
+mod script;
+mod scripts;
+mod sweep;
+mod world;
