@@ -10,6 +10,9 @@
 //! - **It falls behind without telling** when nobody flushes: a bound on what is unflushed, per [`SledOptions`].
 //! - **It can refuse to open for ever** after being killed while it opens: the torn file is removed first.
 //! - **It panics** on some damaged files: a panic is an error here.
+//! - **It ends at damage to its log** as after a power cut: a damaged configuration or snapshot is an error, and so is a damaged page that
+//!   the snapshot names; but of what was written behind the snapshot (it makes one when it opens), a damaged record takes everything
+//!   after it, without an error. What is left is a prefix, as it was written.
 //! - **It closes late**: its own threads may hold the lock for a moment after the last handle is gone, so dropping
 //!   the store waits for them.
 
