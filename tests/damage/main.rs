@@ -1,6 +1,6 @@
 //! Damage and time: bytes that are not those that were written, and clocks that jump.
 //!
-//! Everything here runs on the memory store, whose rows a [`tap::Tap`] can damage under a running engine; the files of the stores
+//! Nearly everything here runs on the memory store, whose rows a [`tap::Tap`] can damage under a running engine; the files of the stores
 //! that keep some are damaged in `tests/stores`.
 
 #![allow(
@@ -10,6 +10,8 @@
     reason = "a test that meets something unexpected is to panic"
 )]
 
+#[cfg(all(feature = "rocksdb", feature = "sled"))]
+mod blocks;
 mod clocks;
 #[cfg(target_os = "linux")]
 mod faketime;

@@ -11,6 +11,9 @@
 //! - **It can refuse to open for ever** after being killed while it opens: the torn file is removed first.
 //! - **It panics** on some damaged files: a panic is an error here. It also panics when its last handle is dropped and the
 //!   data file cannot be synced: by then nobody relies on that sync ([`Handle`]).
+//! - **It ends at damage to its log** as after a power cut: a damaged configuration or snapshot is an error, and so is a damaged page that
+//!   the snapshot names; but of what was written behind the snapshot (it makes one when it opens), a damaged record takes everything
+//!   after it, without an error. What is left is a prefix, as it was written.
 //! - **It closes late**: its own threads may hold the lock for a moment after the last handle is gone, so dropping
 //!   the store waits for them.
 
