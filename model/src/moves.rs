@@ -90,6 +90,7 @@ pub(crate) fn next(statuses: &Statuses, control: &Control, known: Known) -> Next
         waited: control.waited,
         copied: known.copied,
         verified: known.verified,
+        unreadable: false,
         dwelt: true,
         hold_switch: false,
         hold_complete: false,

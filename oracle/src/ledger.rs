@@ -400,6 +400,13 @@ impl Ledger {
     /// When an instance may have ended at the earliest, in lines; none if nothing may have ended it.
     #[must_use]
     pub fn may_end(&self, id: InstanceId, known: &Known) -> Option<u64> {
+        let by_work = self.idle_hands().filter(|_| known.ended.is_none() && self.may_have_steps(known));
+        self.may_end_otherwise(id, known).into_iter().chain(by_work.map(|unknown| unknown.span.before)).min()
+    }
+
+    /// The same, but for reports of workers of which nobody knows what they had in their hands.
+    #[must_use]
+    pub fn may_end_otherwise(&self, id: InstanceId, known: &Known) -> Option<u64> {
         if let Some(end) = &known.ended {
             return Some(end.span.before);
         }
@@ -407,6 +414,17 @@ impl Ledger {
         let unknown =
             self.unknown.iter().filter(|unknown| may_end(unknown, id)).map(|unknown| unknown.span.before);
         asked.chain(unknown).chain(self.may_replace(id, known)).min()
+    }
+
+    /// Reports of workers that may have happened, of which nobody knows what they were about. Each has ended one instance at most.
+    pub fn idle_hands(&self) -> impl Iterator<Item = &Unknown> {
+        self.unknown.iter().filter(|unknown| unknown.op == Op::Work && unknown.task.is_none())
+    }
+
+    /// Without steps no worker ends it.
+    fn may_have_steps(&self, known: &Known) -> bool {
+        let launch = known.by.and_then(|by| self.launches.get(&by));
+        launch.is_none_or(|launch| launch.asked.has_steps())
     }
 
     /// When it may have been replaced by a later launch of its key.
@@ -446,11 +464,11 @@ fn defines(unknown: &Unknown, who: &Who) -> bool {
     unknown.op == Op::Define { number: who.n } && unknown.who.at(who.n) == *who
 }
 
-/// Whether an operation that may have happened may have ended this instance, other than by a launch of its key.
+/// Whether an operation that may have happened was to end this instance, other than by a launch of its key.
 fn may_end(unknown: &Unknown, id: InstanceId) -> bool {
     match &unknown.op {
         Op::End { instance, .. } => *instance == id,
-        Op::Work => unknown.task.as_ref().is_none_or(|task| task.instance == id),
+        Op::Work => unknown.task.as_ref().is_some_and(|task| task.instance == id),
         _ => false,
     }
 }

@@ -50,7 +50,7 @@ fn a_damaged_block_of_a_table_is_set_aside_and_the_rest_is_moved() {
     let engine = open();
     let tenant = engine.tenant("acme").unwrap();
     let migration = tenant.migration();
-    let (mut whole, mut refused) = (0, Vec::new());
+    let (mut whole, mut refused) = (0_u64, Vec::new());
     for number in 0..COUNT {
         match tenant.definition(&name(number), 1) {
             Ok(found) => {
@@ -77,7 +77,7 @@ fn a_damaged_block_of_a_table_is_set_aside_and_the_rest_is_moved() {
         assert!(std::time::Instant::now() < until, "{:?}", migration.progress());
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert_eq!(migration.progress().copy.copied, u64::from(whole) + 1, "all others, and `work`");
+    assert_eq!(migration.progress().copy.copied, whole + 1, "all others, and `work`");
     let entries = migration.quarantine().unwrap();
     assert_eq!(entries.len(), 1, "{entries:?}");
     assert!(entries[0].family == Family::Definitions && entries[0].to.is_some(), "{entries:?}");

@@ -8,7 +8,7 @@ use super::Judge;
 use super::rows::may_have;
 use crate::ack::Answer;
 use crate::content;
-use crate::ledger::{Known, Said};
+use crate::ledger::{Known, Said, Span};
 use crate::plan::Op;
 use crate::who::Who;
 
@@ -34,11 +34,10 @@ pub(super) fn check(judge: &mut Judge<'_>, engine: &Engine) -> Result<()> {
     for listed in seen.values() {
         instances.found(judge, listed)?;
     }
-    for (id, known) in &judge.ledger.instances {
-        if !seen.contains_key(id) || instances.gone.contains(id) {
-            missing(judge, &tenant, *id, known)?;
-        }
-    }
+    let ids = judge.ledger.instances.keys().copied();
+    let absent: Vec<InstanceId> =
+        ids.filter(|id| !seen.contains_key(id) || instances.gone.contains(id)).collect();
+    missing(judge, &tenant, &absent)?;
     definitions(judge, &tenant)?;
     requests(judge, &tenant)
 }
@@ -239,26 +238,34 @@ fn ended(judge: &mut Judge<'_>, found: &Instance, known: &Known) {
     }
 }
 
-/// An instance that was acknowledged and is not there.
-fn missing(judge: &mut Judge<'_>, tenant: &Tenant, id: InstanceId, known: &Known) -> Result<()> {
-    if known.launched.is_none() || judge.lossy {
-        // Seen by a worker only: its launch may not have been answered. Or judged with the tails.
-        return Ok(());
+/// Instances that were acknowledged and are not there. Those that nothing else may have ended may have been ended by workers that were not
+/// answered, but no more of them than there were such workers.
+fn missing(judge: &mut Judge<'_>, tenant: &Tenant, ids: &[InstanceId]) -> Result<()> {
+    let ledger = judge.ledger;
+    let mut excused = Vec::new();
+    for id in ids {
+        let Some(known) = ledger.instances.get(id) else { continue };
+        if known.launched.is_none() || judge.lossy {
+            // Seen by a worker only: its launch may not have been answered. Or judged with the tails.
+            continue;
+        }
+        let over = |before: u64| judge.may_be_collected(&Span { before, line: u64::MAX });
+        if ledger.may_end_otherwise(*id, known).is_some_and(over) {
+            continue;
+        }
+        let by =
+            known.by.map_or_else(|| "found at the beginning".to_owned(), |by| format!("launched by {by}"));
+        let what = if tenant.instance(*id)?.is_some() { "is not listed" } else { "is lost" };
+        let sentence = format!("instance {id}, {by}, {what}");
+        if ledger.may_end(*id, known).is_some_and(over) {
+            excused.push(sentence);
+        } else {
+            judge.say(sentence);
+        }
     }
-    let may_end = judge.ledger.may_end(id, known);
-    let over = known.ended.map_or_else(
-        || {
-            may_end
-                .is_some_and(|before| judge.may_be_collected(&crate::ledger::Span { before, line: u64::MAX }))
-        },
-        |end| judge.may_be_collected(&end.span),
-    );
-    if over {
-        return Ok(());
+    if excused.len() > ledger.idle_hands().count() {
+        excused.into_iter().for_each(|sentence| judge.say(sentence));
     }
-    let what = if tenant.instance(id)?.is_some() { "is not listed" } else { "is lost" };
-    let by = known.by.map_or_else(|| "found at the beginning".to_owned(), |by| format!("launched by {by}"));
-    judge.say(format!("instance {id}, {by}, {what}"));
     Ok(())
 }
 

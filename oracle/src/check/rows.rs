@@ -1,6 +1,6 @@
 //! The rows of the stores as the crash left them, before anything is mended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cutover::formats::record::{InstanceRecord, StepState};
 use cutover::{InstanceId, Phase, StoreId};
@@ -23,6 +23,7 @@ pub(super) fn check(judge: &mut Judge<'_>) {
         for (id, head) in &rows.instances {
             instance(judge, *store, rows, *id, head);
         }
+        whole(judge, *store, rows);
         definitions(judge, *store, rows);
         requests(judge, rows);
         steps(judge, *store, rows);
@@ -104,6 +105,25 @@ fn instance(judge: &mut Judge<'_>, store: StoreId, rows: &Rows, id: InstanceId, 
             "instance {id} in {store} says it has {} open steps, and has {open}",
             head.open_steps
         ));
+    }
+}
+
+/// Nothing is left of an instance whose head is not there: that goes last, and comes last only where an intent says so.
+fn whole(judge: &mut Judge<'_>, store: StoreId, rows: &Rows) {
+    for (key, held) in rows.keys.iter().filter(|(_, held)| held.ended.is_none()) {
+        let id = held.instance;
+        if rows.instances.get(&id).is_none_or(|head| head.ended.is_some()) {
+            judge
+                .say(format!("the key {key} is held in {store} by instance {id}, which does not live there"));
+        }
+    }
+    if !rows.replaces.is_empty() {
+        return;
+    }
+    let steps = rows.steps.keys().map(|(id, _)| id).chain(rows.ready.iter().map(|(id, _)| id));
+    let ids: BTreeSet<InstanceId> = rows.inputs.keys().chain(steps).copied().collect();
+    for id in ids.into_iter().filter(|id| !rows.instances.contains_key(id)) {
+        judge.say(format!("instance {id} is not in {store}, and rows of it are"));
     }
 }
 
