@@ -26,9 +26,12 @@ pub(crate) use std::sync::OnceLock;
 #[cfg(not(shuttle))]
 mod real {
     pub(crate) use std::hash::RandomState;
+    // Loom's take their place in the status, where alone they are used.
+    #[cfg(not(loom))]
     pub(crate) use std::hint::spin_loop;
     pub(crate) use std::sync::atomic;
     /// For the status, which loom and Miri run too: loom has a model of this one, and Miri sees into it.
+    #[cfg(not(loom))]
     pub(crate) use std::sync::{Mutex as StdMutex, MutexGuard as StdMutexGuard};
     pub(crate) use std::thread;
     pub(crate) use std::thread_local;

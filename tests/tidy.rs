@@ -3,6 +3,7 @@
 //! - the layers of the library know only those below them;
 //! - each foreign format and store is known by one file, or one driver;
 //! - threads are started in one place;
+//! - locks, conditions, atomics, threads and the clock they sleep by are named in one place;
 //! - files stay short enough to be read in one go.
 //!
 //! Each rule is a function from a file's name and text to complaints, and each has a test on a made-up text that
@@ -12,7 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers from the bottom up. Those on one line do not know each other. `lib.rs` stands above them all.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
+    &["sync"],
     &["error"],
     &["clock", "event", "files", "locks"],
     &["store", "status"],
@@ -26,11 +28,26 @@ const LAYERS: [&[&str]; 10] = [
 ];
 
 /// Crates that only some files may name: the crate, and how the names of these files start.
-const KNOWN_ONLY_IN: [(&str, &str); 3] = [
+const KNOWN_ONLY_IN: [(&str, &str); 5] = [
+    ("loom", "src/status/"),
+    ("shuttle", "src/sync/shuttled.rs"),
     ("bincode", "storage-formats/src/codec.rs"),
     ("sled", "src/store/sled"),
     ("rocksdb", "src/store/rocksdb"),
 ];
+
+/// What a scheduler of a test has to take the place of: only `src/sync.rs` names it. Of `std::sync` all but [`SCHEDULES_NOTHING`].
+const PRIMITIVES: [&str; 8] = [
+    "std::sync",
+    "std::thread",
+    "std::thread_local",
+    "std::time::Instant",
+    "std::hint::spin_loop",
+    "std::hash::RandomState",
+    "parking_lot",
+    "crossbeam",
+];
+const SCHEDULES_NOTHING: [&str; 3] = ["std::sync::Arc", "std::sync::Weak", "std::sync::PoisonError"];
 
 const MOST_LINES: usize = 600;
 
@@ -47,6 +64,11 @@ fn foreign_crates_are_known_in_one_place() {
 #[test]
 fn threads_are_started_in_one_place() {
     hold(&["src", "storage-formats/src"], threads);
+}
+
+#[test]
+fn primitives_are_named_in_one_place() {
+    hold(&["src"], primitives);
 }
 
 #[test]
@@ -164,8 +186,7 @@ fn foreign_crates(file: &str, text: &str) -> Vec<String> {
 }
 
 fn threads(file: &str, text: &str) -> Vec<String> {
-    // These two names are for modules that only tests compile.
-    if file == "src/threads.rs" || file.ends_with("/tests.rs") || file.ends_with("/model.rs") {
+    if file == "src/threads.rs" || file.starts_with("src/sync") || only_tests_compile(file) {
         return Vec::new();
     }
     let code = without_tests(&code(text));
@@ -178,6 +199,36 @@ fn threads(file: &str, text: &str) -> Vec<String> {
     found
         .map(|one| format!("{file}:{}: only src/threads.rs may start a thread ({})", one.line, one.path))
         .collect()
+}
+
+/// Modules of these names.
+fn only_tests_compile(file: &str) -> bool {
+    file.ends_with("/tests.rs") || file.ends_with("/model.rs") || file.contains("/model/")
+}
+
+fn primitives(file: &str, text: &str) -> Vec<String> {
+    if file.starts_with("src/sync") || only_tests_compile(file) {
+        return Vec::new();
+    }
+    let code = without_tests(&code(text));
+    let paths = paths(&code);
+    let is_in = |path: &str, outer: &str| {
+        path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+    };
+    let is_primitive = |path: &str| {
+        PRIMITIVES.iter().any(|primitive| is_in(path, primitive))
+            && !SCHEDULES_NOTHING.iter().any(|harmless| is_in(path, harmless))
+    };
+    let named = paths.iter().filter(|one| is_primitive(&one.path));
+    let mut complaints: Vec<String> =
+        named.map(|one| format!("{file}:{}: only src/sync.rs may name {}", one.line, one.path)).collect();
+    // This one needs no import.
+    let ours = paths.iter().any(|one| one.imported && one.path == "crate::sync::thread_local");
+    if let Some((before, _)) = code.split_once("thread_local!").filter(|_| !ours) {
+        let line = line_of(before);
+        complaints.push(format!("{file}:{line}: thread_local! is to be that of crate::sync"));
+    }
+    complaints
 }
 
 fn short(file: &str, text: &str) -> Vec<String> {
@@ -455,6 +506,27 @@ fn a_thread_started_elsewhere_is_named_unless_a_test_starts_it() {
     );
     assert!(threads("src/threads.rs", text).is_empty());
     assert_eq!(threads("src/gc.rs", "use std::thread::{self, Builder};").len(), 1);
+}
+
+#[test]
+fn a_primitive_that_is_named_elsewhere_is_named_here() {
+    let text = "use std::sync::{Arc, Mutex, atomic::AtomicBool};\nfn f() { std::thread::yield_now() }\n\
+                use std::time::{Duration, Instant};\nthread_local!(static A: u8 = 1);\n\
+                #[cfg(test)]\nmod tests { use parking_lot::Mutex; }\n";
+    assert_eq!(
+        primitives("src/gc.rs", text),
+        [
+            "src/gc.rs:1: only src/sync.rs may name std::sync::Mutex",
+            "src/gc.rs:1: only src/sync.rs may name std::sync::atomic::AtomicBool",
+            "src/gc.rs:2: only src/sync.rs may name std::thread::yield_now",
+            "src/gc.rs:3: only src/sync.rs may name std::time::Instant",
+            "src/gc.rs:4: thread_local! is to be that of crate::sync",
+        ]
+    );
+    assert!(primitives("src/sync.rs", text).is_empty());
+    let ours = "use crate::sync::{Mutex, thread, thread_local};\nthread_local!(static A: u8 = 1);";
+    assert!(primitives("src/gc.rs", ours).is_empty());
+    assert_eq!(primitives("src/gc.rs", "use crossbeam::channel;").len(), 1);
 }
 
 #[test]

@@ -38,6 +38,13 @@ impl Driver for Disks {
 pub(crate) type Rows = Vec<(RowId<'static>, Record)>;
 
 impl Disks {
+    /// What a kill of the process does to every store.
+    pub(crate) fn kill(&self) {
+        // Not under the lock: a mutex of the machine must not be held where the scheduler may let another thread go on.
+        let paths: Vec<_> = self.open.lock().unwrap().iter().map(|(path, _)| path.clone()).collect();
+        paths.iter().for_each(|path| self.memory.kill(path));
+    }
+
     /// Every row of every store that is open, store by store.
     pub(crate) fn rows(&self) -> Vec<Rows> {
         let open: Vec<_> =

@@ -33,6 +33,7 @@ pub(crate) fn run(quick: bool) -> Result<(), String> {
     if !quick {
         without_stores(&mut steps, &target)?;
         model(&mut steps, &target)?;
+        schedules(&mut steps, &target)?;
         miri(&mut steps, &target)?;
         fuzz_targets(&mut steps, &target)?;
         kills_and_power_cuts(&mut steps)?;
@@ -47,15 +48,24 @@ fn without_stores(steps: &mut Steps, target: &Path) -> Result<(), String> {
     steps.run("clippy without stores", own_target(with(cargo(), &args), target, "bare"))
 }
 
+/// Tests of the library without stores, with the primitives that this flag puts in the place of the real ones.
+fn instead_of_threads(cfg: &str, target: &Path, args: &[&str]) -> Command {
+    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    flags.push_str(&format!(" --cfg {cfg}"));
+    let mut command = with(cargo(), &["test", "-p", "cutover", "--no-default-features"]);
+    command.env("RUSTFLAGS", &flags).env_remove("CARGO_ENCODED_RUSTFLAGS");
+    own_target(with(command, args), target, cfg)
+}
+
+/// The whole engine under a scheduler, run by shuttle. More schedules, and how to repeat one: see `tests/shuttle/main.rs`.
+fn schedules(steps: &mut Steps, target: &Path) -> Result<(), String> {
+    let args = ["--test", "shuttle", "--", "--nocapture"];
+    steps.run("schedules of the engine (shuttle)", instead_of_threads("shuttle", target, &args))
+}
+
 /// The model of the status register and the pins, run by loom.
 fn model(steps: &mut Steps, target: &Path) -> Result<(), String> {
-    let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    flags.push_str(" --cfg loom");
-    let loom = |args: &[&str]| {
-        let mut command = with(cargo(), &["test", "-p", "cutover", "--no-default-features", "--lib"]);
-        command.env("RUSTFLAGS", &flags).env_remove("CARGO_ENCODED_RUSTFLAGS");
-        own_target(with(command, args), target, "loom")
-    };
+    let loom = |args: &[&str]| instead_of_threads("loom", target, &[&["--lib"], args].concat());
     steps.run("model of the status (loom)", loom(&["status::model"]))?;
     // A filter that matches nothing passes too.
     let listed = loom(&["--quiet", "status::model", "--", "--list"]).stderr(Stdio::null()).output();
