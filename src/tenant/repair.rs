@@ -134,7 +134,8 @@ impl Inner {
         let put = |space: &Space, record: DefinitionRecord| {
             let mut changes = Changes::default();
             changes.put(id.clone(), Record::Definition(record));
-            space.apply(self.id, &changes, Write::Relaxed).map(|()| true)
+            // As durable as a define: one that comes after it finds it in both stores and acknowledges that.
+            space.apply(self.id, &changes, self.shared.write()).map(|()| true)
         };
         match (a.definition(self.id, id)?, b.definition(self.id, id)?) {
             (Some(record), None) => put(b, record),

@@ -30,4 +30,5 @@ mod restarting;
 #[path = "../../storage-formats/tests/common/mod.rs"]
 mod rows;
 mod steps;
+mod swept;
 mod tenants;
