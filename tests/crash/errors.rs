@@ -229,15 +229,14 @@ fn sweep(script: &Script, durability: Durability) {
             runs += 1;
         }
     }
-    let stride = if std::env::var_os("CUTOVER_SWEEP").is_some() { 1 } else { 7 };
-    for number in (1..=reads).step_by(stride) {
+    for number in 1..=reads {
         let what = What::Read(number);
         at(|| format!("{durability:?} {}, {what:?}", script.name), || failing(&base, &what));
         runs += 1;
     }
     let took = begun.elapsed().as_secs_f64();
     println!(
-        "{durability:?} {}: {} durable steps and {reads} reads (one of {stride}) fail: {runs} runs, {took:.1} s",
+        "{durability:?} {}: {} durable steps and {reads} reads fail: {runs} runs, {took:.1} s",
         script.name,
         writes.len(),
     );

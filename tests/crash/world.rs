@@ -94,7 +94,8 @@ impl<'s> World<'s> {
             left: self.left.clone(),
             lossy: self.lossy,
             exact: self.exact,
-            orderly: self.is_orderly() || self.faults().is_dead(),
+            // A crash is no failure that anything goes on after.
+            orderly: self.is_orderly() || (self.orderly && self.faults().is_dead()),
             tasks: BTreeMap::new(),
             opened: self.opened,
         }

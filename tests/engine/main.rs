@@ -42,4 +42,5 @@ mod restarting;
 mod rows;
 mod secrets;
 mod steps;
+mod swept;
 mod tenants;
