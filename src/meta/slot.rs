@@ -110,6 +110,11 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         Ok(found.filter(|_| self.counter != before))
     }
 
+    /// The files.
+    pub(crate) fn paths(&self) -> &[PathBuf; 2] {
+        &self.paths
+    }
+
     /// Removes both files, durably.
     pub(crate) fn remove(&self) -> Result<()> {
         for path in &self.paths {

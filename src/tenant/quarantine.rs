@@ -161,7 +161,7 @@ impl Inner {
             Some(RowId::Definition { name, version }) => {
                 let _lock = locks.definitions.lock((self.id, &**name, *version));
                 self.known.forget();
-                return space.remove_damaged(self.id, &noted.note, &noted.record, &changes);
+                space.remove_damaged(self.id, &noted.note, &noted.record, &changes)
             }
             Some(RowId::Instance { id }) => {
                 let holders = self.keys_of(space, *id)?;
@@ -176,7 +176,7 @@ impl Inner {
                 space.remove_damaged(self.id, &noted.note, &noted.record, &changes)?;
                 self.leases.end_instance(*id);
                 self.waiters.ended();
-                return Ok(());
+                Ok(())
             }
             Some(RowId::Key { scope, key }) => {
                 let _key = locks.keys.lock((self.id, (&**scope, &**key)));
@@ -187,7 +187,7 @@ impl Inner {
                     changes.delete(noted.note);
                     return space.apply(self.id, &changes, self.shared.write());
                 }
-                return space.remove_damaged(self.id, &noted.note, &noted.record, &changes);
+                space.remove_damaged(self.id, &noted.note, &noted.record, &changes)
             }
             Some(RowId::Step { instance, step }) => {
                 let _instance = locks.instances.lock((self.id, *instance));
