@@ -13,6 +13,7 @@ use std::sync::Arc;
 use cutover_formats::codec::RecordType;
 use cutover_formats::limits;
 use cutover_formats::meta::{CatalogRecord, StoreRecord};
+use cutover_formats::record::ClosedRecord;
 use cutover_formats::{Layout, StoreId, TenantId};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -75,6 +76,7 @@ pub(crate) enum Released {
 pub(crate) struct Catalog {
     dir: PathBuf,
     files: Arc<dyn Files>,
+    meta: Dir,
     drivers: BTreeMap<String, Arc<dyn Driver>>,
     layouts: BTreeMap<String, Arc<dyn Layout>>,
     state: Mutex<State>,
@@ -115,7 +117,7 @@ impl Catalog {
             closed: false,
         };
         let (state, freed) = (Mutex::new(state), Condvar::new());
-        Ok(Self { dir: dir.to_path_buf(), files, drivers, layouts, state, freed })
+        Ok(Self { dir: dir.to_path_buf(), files, meta: meta.clone(), drivers, layouts, state, freed })
     }
 
     /// Makes sure that both slots of the record hold what was read.
@@ -269,13 +271,42 @@ impl Catalog {
         self.dir.join(path)
     }
 
-    /// Lets go of all stores. Those that an operation still holds stay open until it ends.
+    /// Lets go of all stores. Those that an operation still holds stay open until it ends. What each of them has is durable then, and so is, behind
+    /// it, that it was closed.
     pub(crate) fn close(&self) -> Result<()> {
         let mut state = self.state.lock();
         state.closed = true;
         let open = std::mem::take(&mut state.open);
         drop(state);
-        open.into_values().try_for_each(|space| space.sync())
+        open.into_values().try_for_each(|space| {
+            let count = space.closes()? + 1;
+            space.note_close(count)?;
+            let (mut slots, _) = self.closes_of(space.id)?;
+            slots.write(&ClosedRecord { count }).map(drop)
+        })
+    }
+
+    /// Refuses a store that has lost what was durable when it was closed last.
+    fn check_closes(&self, space: &Space) -> Result<()> {
+        let (mut slots, noted) = self.closes_of(space.id)?;
+        let (there, noted) = (space.closes()?, noted.map_or(0, |record| record.count));
+        if there >= noted {
+            return slots.mend();
+        }
+        let [a, b] = slots.paths();
+        let message = format!(
+            "{} ({}) has lost what was durable when it was closed for the {noted}th time (it knows of {there}): its files are damaged, or \
+             from an older copy; to take it as it is, remove {} and {}",
+            space.id,
+            space.driver,
+            a.display(),
+            b.display()
+        );
+        Err(Error::new(ErrorKind::Corrupt, message))
+    }
+
+    fn closes_of(&self, id: StoreId) -> Result<(Slots<ClosedRecord>, Option<ClosedRecord>)> {
+        Slots::open(&self.meta, &format!("store-{}", id.0), RecordType::Store)
     }
 
     pub(crate) fn driver(&self, name: &str) -> Result<Arc<dyn Driver>> {
@@ -325,6 +356,7 @@ impl Catalog {
         }
         state.openings += 1;
         let space = Arc::new(Space::new(record.id, record.driver.clone(), state.openings, store, layout));
+        self.check_closes(&space)?;
         state.open.insert(record.id, Arc::clone(&space));
         Ok(space)
     }
@@ -402,6 +434,10 @@ impl Catalog {
             }
         })?;
         state.users.remove(&id);
+        // A name that is never used again: if it stays, it does no harm.
+        if let Ok((slots, Some(_))) = self.closes_of(id) {
+            drop(slots.remove());
+        }
         Ok(())
     }
 

@@ -328,6 +328,9 @@ fn damaged_metadata_is_named_and_does_not_hide_the_rest() {
     let text = unchanged(&data.path(), || cutover(&["status"], &data.path()).good());
     assert!(text.contains("\"idle\""), "one slot is enough, and is not mended: {text}");
     fs::write(meta.join("tenant-1.b"), "nonsense").unwrap();
+    let text = unchanged(&data.path(), || cutover(&["status"], &data.path()).good());
+    assert!(text.contains("\"idle\""), "the journal has the record too: {text}");
+    fs::write(meta.join("tenant-1.jsonl"), "nonsense").unwrap();
     let said = unchanged(&data.path(), || cutover(&["status"], &data.path()));
     assert_eq!(said.code, 1);
     assert!(said.out.contains("\"acme\"") && said.err.contains("tenant-1.a"), "{}{}", said.out, said.err);
@@ -396,7 +399,8 @@ fn inspect_narrows_down() {
     assert_eq!(rows(&look(&["--find", "bbbb"])), 0, "payloads are not searched");
     let limited = look(&["--limit", "3"]);
     assert!(rows(&limited) == 3 && limited.contains("there are more rows than --limit 3"), "{limited}");
-    assert_eq!(rows(&look(&["--tenant", "acme"])), rows(&look(&[])));
+    // Each store has a row of its own, which is nobody's.
+    assert_eq!(rows(&look(&["--tenant", "acme"])) + 2, rows(&look(&[])));
     let two = closed("rocksdb");
     assert!(cutover(&["inspect", "--tenant", "idle"], &two.path()).good().ends_with("\n0 rows\n"));
 }
@@ -460,6 +464,39 @@ fn rows_that_do_not_decode_are_shown_and_do_not_stop_the_listing() {
         ];
         all_in(&text, &expected);
     }
+}
+
+/// A definition whose row nobody can read: an engine that moves its tenant sets it aside, and that is shown.
+#[test]
+fn what_was_set_aside_is_shown() {
+    let data = closed("rocksdb");
+    let store = RocksDbDriver::default().open(&data.path().join("stores/rocksdb")).unwrap();
+    let mut batch = Batch::new();
+    batch.put(Family::Definitions, b"\0\0\0\0zoo\0\x01\0\0\0\x01", b"no record");
+    store.commit(&batch, Write::Synced).unwrap();
+    drop(store);
+    let look = |words: &[&str]| unchanged(&data.path(), || cutover(words, &data.path()).good());
+    assert!(!look(&["status", "--quarantine"]).contains("aside"), "nobody has read it yet");
+    let engine = Engine::builder(data.path()).open().unwrap();
+    let tenant = engine.tenant("acme").unwrap();
+    tenant.migration().start(StoreSpec::driver("sled"), MigrationOptions::default()).unwrap();
+    let until = Instant::now() + LONG;
+    while tenant.migration().progress().quarantined == 0 {
+        assert!(Instant::now() < until, "{:?}", tenant.migration().progress());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(tenant);
+    engine.close(LONG).unwrap();
+    let what = "definition \"zoo\" version 1, in store 1 (rocksdb), family definitions";
+    all_in(&look(&["status", "--quarantine"]), &["aside    ", what, "a definition record"]);
+    let status: Value = serde_json::from_str(&look(&["status", "--quarantine", "--json"])).unwrap();
+    let entries = &status["tenants"][0]["quarantine"];
+    assert_eq!((&entries[0]["what"], entries.as_array().unwrap().len()), (&what.into(), 1));
+    assert_eq!(status["tenants"][1]["quarantine"], Value::Array(Vec::new()));
+    all_in(
+        &look(&["inspect", "--family", "notes"]),
+        &["set aside: cannot be read: family definitions", "reason"],
+    );
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::fmt::Debug;
 use cap::Cap;
 use cutover_formats::codec::{self, RecordType, SLOT_MAGIC};
 use cutover_formats::meta::{CatalogRecord, EngineRecord, TenantRecord};
+use cutover_formats::record::ClosedRecord;
 use cutover_formats::{Expiring, Family, InstanceId, Layout as _, NoteId, RowId, V1, journal};
 use libfuzzer_sys::fuzz_target;
 use serde::Serialize;
@@ -33,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// One row of each kind that a value can stand in.
-fn rows() -> [RowId<'static>; 11] {
+fn rows() -> [RowId<'static>; 12] {
     let id = InstanceId(1);
     [
         RowId::Definition { name: "d".into(), version: 1 },
@@ -46,6 +47,7 @@ fn rows() -> [RowId<'static>; 11] {
         RowId::Ready { queue: "q".into(), at_ms: 1, instance: id, step: "s".into() },
         RowId::Expiry { at_ms: 1, what: Expiring::Instance(id) },
         RowId::Note(NoteId::Replace { old: id }),
+        RowId::Note(NoteId::Closed),
         RowId::Note(NoteId::Quarantine { family: Family::Keys, key: b"k".into() }),
     ]
 }
@@ -64,6 +66,7 @@ fn slots(data: &[u8]) {
     slot::<TenantRecord>(RecordType::Tenant, data);
     slot::<CatalogRecord>(RecordType::Catalog, data);
     slot::<EngineRecord>(RecordType::Engine, data);
+    slot::<ClosedRecord>(RecordType::Store, data);
 }
 
 fn slot<T: Serialize + DeserializeOwned + Debug>(kind: RecordType, data: &[u8]) {

@@ -6,6 +6,7 @@
 //! meta/marker        the first file again, with a checksum
 //! meta/engine.{a,b}  incarnation and clock
 //! meta/catalog.{a,b} every store that ever was
+//! meta/store-N.{a,b}   how often store N was closed in order
 //! meta/tenant-N.{a,b}  name and status of tenant N
 //! meta/tenant-N.jsonl  its journal
 //! stores/            the stores, unless they were given another place

@@ -5,6 +5,7 @@
 //! later is made good from the other.
 
 use std::marker::PhantomData;
+use std::path::PathBuf;
 
 use cutover_formats::FormatError;
 use cutover_formats::codec::{self, RecordType};
@@ -116,6 +117,11 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
         self.mend()?;
         self.doubtful = false;
         Ok(found.filter(|_| self.counter != before))
+    }
+
+    /// The files.
+    pub(crate) fn paths(&self) -> [PathBuf; 2] {
+        self.names.each_ref().map(|name| self.dir.path().join(name))
     }
 
     /// Removes both files, durably.

@@ -13,8 +13,8 @@
 //! What damage to its files comes to. Blocks of tables, the manifest and records of the log have checksums, which are always verified: a byte
 //! that is not the one that was written gives an error, or what was written, never another value. One thing cannot be told from a
 //! power cut: a log that is damaged or cut off. Recovery ends there and keeps what comes before, so the rows of the last moments
-//! (those that no table holds yet) may be missing without an error. RocksDB reads the log only when it opens; a store that has been
-//! closed and opened again has its rows in tables.
+//! (those that no table holds yet) may be missing without an error here. The engine sees it if the store had been closed in order: it
+//! counts the closes, in the store and beside it.
 //!
 //! Absent, on purpose: RocksDB's own recovery from write errors. After the first one nothing is written until
 //! the store is opened again.

@@ -1,5 +1,6 @@
 //! A store with its layout: rows in and out instead of bytes.
 
+mod closes;
 mod survey;
 
 use std::ops::ControlFlow;

@@ -36,9 +36,11 @@ pub enum RecordType {
     Marker = 7,
     Note = 8,
     Quarantine = 9,
+    Closed = 10,
     Tenant = 65,
     Catalog = 66,
     Engine = 67,
+    Store = 68,
 }
 
 impl RecordType {
@@ -59,9 +61,11 @@ impl RecordType {
             Self::Marker => "a marker record",
             Self::Note => "a note record",
             Self::Quarantine => "a quarantine record",
+            Self::Closed => "a record of closes",
             Self::Tenant => "a tenant record",
             Self::Catalog => "the catalog record",
             Self::Engine => "the engine record",
+            Self::Store => "a store record",
         }
     }
 }

@@ -122,7 +122,12 @@ pub enum NoteId<'a> {
         /// Its key, in the bytes of this store's layout.
         key: Cow<'a, [u8]>,
     },
+    /// How often the store was closed in order. Of no tenant: it stands under [`NO_TENANT`].
+    Closed,
 }
+
+/// Stands in keys where no tenant is meant. The catalog never gives this number.
+pub const NO_TENANT: TenantId = TenantId(u32::MAX);
 
 impl RowId<'_> {
     /// The same without borrowing.
@@ -179,6 +184,7 @@ impl NoteId<'_> {
             Self::Replace { old } => NoteId::Replace { old },
             Self::CopyPosition { migration } => NoteId::CopyPosition { migration },
             Self::Quarantine { family, key } => NoteId::Quarantine { family, key: own(key) },
+            Self::Closed => NoteId::Closed,
         }
     }
 }
@@ -253,6 +259,7 @@ const GAP: u8 = 1;
 const REPLACE: u8 = 2;
 const COPY_POSITION: u8 = 3;
 const QUARANTINE: u8 = 4;
+const CLOSED: u8 = 5;
 const EXPIRING_INSTANCE: u8 = 1;
 const EXPIRING_KEY: u8 = 2;
 const EXPIRING_REQUEST: u8 = 3;
@@ -313,6 +320,7 @@ pub fn encode(tenant: TenantId, id: &RowId<'_>, out: &mut Vec<u8>) {
                 out.extend_from_slice(&[QUARANTINE, *family as u8]);
                 out.extend_from_slice(key);
             }
+            NoteId::Closed => out.push(CLOSED),
         },
     }
 }
@@ -465,6 +473,7 @@ impl<'k> Reader<'k> {
                 let family = Family::from_u8(self.u8()?).ok_or(MALFORMED)?;
                 NoteId::Quarantine { family, key: self.tail().into() }
             }
+            CLOSED => NoteId::Closed,
             _ => return Err(MALFORMED),
         })
     }

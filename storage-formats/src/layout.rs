@@ -77,6 +77,7 @@ impl Layout for V1 {
             Record::Marker(record) => codec::encode(RecordType::Marker, record, out),
             Record::Note(record) => codec::encode(RecordType::Note, record, out),
             Record::Quarantine(record) => codec::encode(RecordType::Quarantine, record, out),
+            Record::Closed(record) => codec::encode(RecordType::Closed, record, out),
         }
     }
 
@@ -100,6 +101,7 @@ impl Layout for V1 {
             RowId::Note(NoteId::Quarantine { .. }) => {
                 Record::Quarantine(codec::decode(RecordType::Quarantine, value)?)
             }
+            RowId::Note(NoteId::Closed) => Record::Closed(codec::decode(RecordType::Closed, value)?),
             RowId::Note(_) => Record::Note(codec::decode(RecordType::Note, value)?),
         })
     }

@@ -295,6 +295,13 @@ impl fmt::Debug for NoteRecord {
     }
 }
 
+/// How often a store was closed in order: in the store, and beside it in the metadata. A store that says less has lost what it had made durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct ClosedRecord {
+    /// How often.
+    pub count: u64,
+}
+
 /// Any record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -316,4 +323,6 @@ pub enum Record {
     Note(NoteRecord),
     /// In `notes`, too.
     Quarantine(QuarantineRecord),
+    /// In `notes`, too.
+    Closed(ClosedRecord),
 }

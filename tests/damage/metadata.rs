@@ -47,11 +47,13 @@ fn closed() -> (Home, BTreeMap<String, Vec<u8>>, View) {
     (home, files, view)
 }
 
-const SLOTS: [&str; 6] = [
+const SLOTS: [&str; 8] = [
     "meta/engine.a",
     "meta/engine.b",
     "meta/catalog.a",
     "meta/catalog.b",
+    "meta/store-1.a",
+    "meta/store-1.b",
     "meta/tenant-0.a",
     "meta/tenant-0.b",
 ];

@@ -76,6 +76,7 @@ impl Layout for Readable {
                 out.push(b'c');
                 number(out, (*migration).into(), 16);
             }
+            RowId::Note(NoteId::Closed) => out.push(b'e'),
             RowId::Note(NoteId::Quarantine { family, key }) => {
                 out.push(b'd');
                 number(out, (*family as u8).into(), 2);
@@ -111,6 +112,7 @@ impl Layout for Readable {
             Record::Marker(record) => json(record, out),
             Record::Note(record) => json(record, out),
             Record::Quarantine(record) => json(record, out),
+            Record::Closed(record) => json(record, out),
         }
     }
 
@@ -152,6 +154,7 @@ impl Layout for Readable {
                     let family = Family::from_u8(key.number(2)? as u8).ok_or(KEY)?;
                     NoteId::Quarantine { family, key: key.tail()?.into() }
                 }
+                b'e' => NoteId::Closed,
                 _ => return Err(KEY),
             }),
         };
@@ -170,6 +173,7 @@ impl Layout for Readable {
             Family::Instances => Record::Payload(json(value)?),
             Family::Steps => Record::Step(json(value)?),
             Family::Ready | Family::Expiry => Record::Marker(json(value)?),
+            Family::Notes if matches!(id, RowId::Note(NoteId::Closed)) => Record::Closed(json(value)?),
             Family::Notes if matches!(id, RowId::Note(NoteId::Quarantine { .. })) => {
                 Record::Quarantine(json(value)?)
             }

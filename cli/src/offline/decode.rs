@@ -49,6 +49,7 @@ pub(super) fn key(id: &RowId<'_>) -> String {
             NoteId::Gap { name, version } => format!("gap: definition {name:?}, version {version}"),
             NoteId::Replace { old } => format!("intent to replace instance {old}"),
             NoteId::CopyPosition { migration } => format!("copy position of migration {migration}"),
+            NoteId::Closed => "how often the store was closed in order".to_owned(),
             NoteId::Quarantine { family, key } => {
                 format!("set aside: cannot be read: family {}, key {}", family.name(), cut_hex(key))
             }
@@ -85,6 +86,7 @@ pub(super) fn fields(record: &Record) -> Vec<Field> {
         Record::Marker(_) => Vec::new(),
         Record::Note(it) => of_note(it),
         Record::Quarantine(it) => of_quarantine(it),
+        Record::Closed(it) => vec![field("count", it.count.to_string())],
     }
 }
 

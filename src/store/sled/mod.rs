@@ -13,7 +13,8 @@
 //!   data file cannot be synced: by then nobody relies on that sync ([`Handle`]).
 //! - **It ends at damage to its log** as after a power cut: a damaged configuration or snapshot is an error, and so is a damaged page that
 //!   the snapshot names; but of what was written behind the snapshot (it makes one when it opens), a damaged record takes everything
-//!   after it, without an error. What is left is a prefix, as it was written.
+//!   after it, without an error here. What is left is a prefix, as it was written. The engine sees the loss if the store had been
+//!   closed in order: it counts the closes, in the store and beside it.
 //! - **It closes late**: its own threads may hold the lock for a moment after the last handle is gone, so dropping
 //!   the store waits for them.
 

@@ -5,8 +5,9 @@ use cutover_formats::meta::{
     StoreRecord, TenantRecord,
 };
 use cutover_formats::record::{
-    Answer, Assignment, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd, KeyRecord, Marker,
-    NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, StepRecord, StepState, Token,
+    Answer, Assignment, ClosedRecord, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd,
+    KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, StepRecord, StepState,
+    Token,
 };
 use cutover_formats::{
     Expiring, Family, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
@@ -32,7 +33,7 @@ impl<S: Source> Rows<S> {
 
     /// A row of any kind.
     pub fn row(&mut self) -> (RowId<'static>, Record) {
-        match self.0.below(11) {
+        match self.0.below(12) {
             0 => {
                 let row = RowId::Definition { name: self.name().into(), version: self.small() as u32 };
                 (row, Record::Definition(self.definition()))
@@ -58,7 +59,8 @@ impl<S: Source> Rows<S> {
                 let row = RowId::Expiry { at_ms: self.small(), what: self.expiring() };
                 (row, Record::Marker(Marker {}))
             }
-            9 => (RowId::Note(self.note_id()), Record::Note(self.note())),
+            9 => (RowId::Note(NoteId::Closed), Record::Closed(ClosedRecord { count: self.0.number() })),
+            10 => (RowId::Note(self.note_id()), Record::Note(self.note())),
             _ => {
                 let at = self.0.below(Family::ALL.len() as u64) as usize;
                 let family = Family::ALL.get(at).copied().unwrap_or(Family::Notes);

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use cutover_formats::codec::{self, RecordType, SLOT_FRAME};
 use cutover_formats::meta::{EndedMigration, JournalLine, Outcome, TenantRecord};
-use cutover_formats::record::{Ending, KeyEnd, KeyRecord};
+use cutover_formats::record::{ClosedRecord, Ending, KeyEnd, KeyRecord};
 use cutover_formats::{
     Family, Layout as _, Phase, Role, StoreStatus, Strategy, TenantId, V1, journal, marker,
 };
@@ -85,6 +85,7 @@ fn slots() {
     slot("slot-tenant-migrating", RecordType::Tenant, 12, values::migrating_tenant());
     slot("slot-catalog", RecordType::Catalog, 8, values::catalog());
     slot("slot-engine", RecordType::Engine, 33, values::engine());
+    slot("slot-store", RecordType::Store, 4, ClosedRecord { count: 4 });
 }
 
 #[test]
@@ -187,7 +188,7 @@ fn every_fixture_is_read() {
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
-    let slots = ["slot-tenant-stable", "slot-tenant-migrating", "slot-catalog", "slot-engine"];
+    let slots = ["slot-tenant-stable", "slot-tenant-migrating", "slot-catalog", "slot-engine", "slot-store"];
     let known = values::keys().into_iter().map(|(name, _)| name);
     let known = known
         .chain(values::records().into_iter().map(|(name, ..)| name))

@@ -5,8 +5,9 @@ use cutover_formats::meta::{
     StoreRecord, TenantRecord,
 };
 use cutover_formats::record::{
-    Answer, Assignment, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd, KeyRecord, Marker,
-    NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, StepRecord, StepState, Token,
+    Answer, Assignment, ClosedRecord, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd,
+    KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, StepRecord, StepState,
+    Token,
 };
 use cutover_formats::{
     Expiring, Family, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
@@ -44,6 +45,7 @@ pub(crate) fn keys() -> Vec<(&'static str, RowId<'static>)> {
         ("key-note-replace", RowId::Note(NoteId::Replace { old: OLD })),
         ("key-note-copy-position", RowId::Note(NoteId::CopyPosition { migration: 41 })),
         ("key-note-quarantine", quarantine_row()),
+        ("key-note-closed", RowId::Note(NoteId::Closed)),
     ]
 }
 
@@ -75,6 +77,8 @@ pub(crate) fn records() -> Vec<(&'static str, RowId<'static>, Record)> {
     all.extend(notes().map(|(name, record)| (name, note_row(), Record::Note(record))));
     let quarantine =
         QuarantineRecord { to: vec![0, 0, 0, 7, 0x62], reason: "torn".to_owned(), at_ms: 1_790_000_000_900 };
+    let closed = Record::Closed(ClosedRecord { count: 4 });
+    all.push(("record-closed", RowId::Note(NoteId::Closed), closed));
     all.push(("record-quarantine", quarantine_row(), Record::Quarantine(quarantine)));
     all
 }
