@@ -92,7 +92,8 @@ impl Raw {
     }
 
     /// What a request was answered, in whichever store.
-    pub(crate) fn request(&self, id: &str) -> Option<&RequestRecord> {
+    #[must_use]
+    pub fn request(&self, id: &str) -> Option<&RequestRecord> {
         self.stores.values().find_map(|rows| rows.requests.get(id))
     }
 }

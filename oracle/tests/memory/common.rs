@@ -67,3 +67,10 @@ pub(crate) fn work(script: &mut Script, engine: &Engine, operations: usize) {
         }
     }
 }
+
+/// The seeds of a test: the first few, or as many as `CUTOVER_SEEDS` says.
+pub(crate) fn seeds(few: u64) -> std::ops::Range<u64> {
+    let asked =
+        std::env::var("CUTOVER_SEEDS").ok().map(|number| number.parse().expect("CUTOVER_SEEDS is a number"));
+    0..asked.unwrap_or(few)
+}

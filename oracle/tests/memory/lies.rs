@@ -1,14 +1,19 @@
 //! Lies in the lines and damage in the stores: each is found, by a sentence that names it.
 
 use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
 
 use cutover::formats::record::Ending;
 use cutover::formats::{Family, Layout as _, Record, RowId, V1};
-use cutover::store::{Batch, Driver as _, Write};
-use cutover::{Durability, InstanceId, MigrationOptions, Phase, TenantId};
+use cutover::store::{Batch, Driver, Write};
+use cutover::{Durability, InstanceId, MigrationOptions, Phase, StoreId, TenantId};
 use cutover_oracle::ack::{Ack, Answer, EndAnswer, Line, Report};
+use cutover_oracle::check::check_rows;
 use cutover_oracle::plan::{Op, Planner};
-use cutover_oracle::{After, Script};
+use cutover_oracle::raw::Rows;
+use cutover_oracle::who::Who;
+use cutover_oracle::{After, Options, Raw, Script};
 
 use crate::common::{Home, LONG, store, work};
 
@@ -160,7 +165,7 @@ fn an_instance_that_never_was_is_named() {
         }
         let (who, Op::Launch { number, definition }) = (planner.who(), planner.next()) else { panic!() };
         let key = cutover_oracle::content::asked(who, definition, keys).key;
-        let instance = InstanceId::new(cutover::StoreId(2), 1_000, 77);
+        let instance = InstanceId::new(StoreId(2), 1_000, 77);
         let (thread, n, answer) = (who.thread, who.n, Answer::Started);
         let line = line(lines, Ack::Launch { thread, n, number, key, answer, instance, ending: None });
         lines.push(line);
@@ -173,7 +178,7 @@ fn a_line_that_the_thread_did_not_print_is_named() {
     lie(|lines| {
         let (at, _) = started(lines)[20];
         let mut copy = lines[at].clone();
-        let never = InstanceId::new(cutover::StoreId(2), 1_000, 77);
+        let never = InstanceId::new(StoreId(2), 1_000, 77);
         if let Ack::Launch { instance, .. } = &mut copy.ack {
             *instance = never;
         }
@@ -405,8 +410,7 @@ fn a_result_that_nobody_gave_is_named() {
 fn a_hole_in_what_power_loss_left_is_named() {
     let (home, lines) = session(Durability::Buffered);
     // The first instance that lives: later ones in the same store are there.
-    let (id, key) =
-        live(&home).into_iter().min_by_key(|(id, _)| (id.store() != cutover::StoreId(2), *id)).unwrap();
+    let (id, key) = live(&home).into_iter().min_by_key(|(id, _)| (id.store() != StoreId(2), *id)).unwrap();
     rewrite(&home, Family::Instances, |row, _| match row {
         RowId::Instance { id: of } | RowId::Input { id: of } => (*of == id).then_some(None),
         _ => None,
@@ -481,4 +485,34 @@ fn what_is_checked_twice_is_found_the_same() {
         (true, first.found, first.repeated),
         "{second:#?}"
     );
+}
+
+#[test]
+fn an_answer_that_was_carried_over_is_no_proof_of_the_tail_that_it_came_from() {
+    let (home, lines) = session(Durability::Buffered);
+    let drivers: [Arc<dyn Driver>; 1] = [home.driver.clone()];
+    let whole = || Raw::read(&home.data(), "load", &drivers, Path::new("unused")).unwrap();
+    let hole = |raw: &Raw| {
+        let verdict = check_rows(&lines, raw, &Options::after(After::PowerCut));
+        assert!(verdict.lost > 0);
+        verdict.broken.iter().any(|what| what.contains("store 1 has a hole"))
+    };
+    // The latest launch in the first store, and its request.
+    let latest = lines.iter().rev().find_map(|line| match line.ack {
+        Ack::Launch { answer: Answer::Started, thread, n, instance, .. }
+            if instance.store() == StoreId(1) =>
+        {
+            let id = Who { seed: 5, session: 1, thread, n }.to_string();
+            whole().request(&id).map(|record| (id.clone(), record.clone()))
+        }
+        _ => None,
+    });
+    let (id, record) = latest.unwrap();
+    // Of the store that it was launched in nothing is left.
+    let mut raw = whole();
+    raw.stores.insert(StoreId(1), Rows::default());
+    raw.stores.get_mut(&StoreId(2)).unwrap().requests.insert(id.clone(), record.clone());
+    assert!(!hole(&raw));
+    raw.stores.get_mut(&StoreId(1)).unwrap().requests.insert(id, record);
+    assert!(hole(&raw));
 }
