@@ -89,11 +89,6 @@ impl Setup {
         Self { from, to, durability, moves }
     }
 
-    /// The same without syncing.
-    pub(crate) fn buffered(self) -> Self {
-        Self { durability: Durability::Buffered, ..self }
-    }
-
     /// What `cutover load` is told.
     pub(crate) fn arguments(self) -> Vec<&'static str> {
         let mut args = vec!["--from", self.from.name(), "--durability", self.durability.name()];
@@ -240,6 +235,15 @@ impl CutChain {
         let length = if chained { Self::CHAINED } else { 1 };
         let cuts = (0..length).map(|at| Cut::draw(&mut rng, setup, at > 0)).collect();
         Self { setup, cuts }
+    }
+
+    /// A load that does not sync and has worked for a while when the power is cut, with nothing of the rest written back.
+    pub(crate) fn proof(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let moment = Moment { after: Duration::from_secs(1), ..Moment::within(&mut rng, 1) };
+        let load_seed = rng.u64(..);
+        let cut = Cut { load_seed, moment, write_back: false, tail: Tail::Lost, tear: 0 };
+        Self { setup: Setup { durability: Durability::Buffered, ..Setup::of_turn(seed) }, cuts: vec![cut] }
     }
 }
 

@@ -14,6 +14,9 @@ use super::plan::Setup;
 /// A check that takes longer hangs.
 const LONGEST_CHECK: Duration = Duration::from_secs(180);
 
+/// A load that takes longer to open hangs.
+const LONGEST_OPENING: Duration = Duration::from_secs(60);
+
 /// So long a phase is waited for. Not every turn of a load takes every way.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
@@ -114,6 +117,17 @@ impl Load {
                 Err(Stop::Broken(format!("the load ended by itself ({status}): {words}")))
             }
             Err(err) => Err(Stop::Trouble(format!("the load cannot be waited for: {err}"))),
+        }
+    }
+
+    /// Waits until it has opened and begun.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub(crate) fn open(&mut self) -> Done<()> {
+        match self.phases.recv_timeout(LONGEST_OPENING) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(Stop::Broken(format!("the load did not open in {} s", LONGEST_OPENING.as_secs()))),
         }
     }
 

@@ -25,10 +25,10 @@ use super::program::{Done, Stop};
 /// # Errors
 /// The cut, and what ended the chain in it.
 pub(crate) fn chain(site: &Site, room: &Path, seed: u64, way: Way) -> Result<(), (usize, Stop)> {
-    let mut chain = CutChain::of(seed, way == Way::Chained);
-    if way == Way::Prove {
-        chain.setup = chain.setup.buffered();
-    }
+    let chain = match way {
+        Way::Prove => CutChain::proof(seed),
+        Way::Fresh | Way::Chained => CutChain::of(seed, way == Way::Chained),
+    };
     disk::format(&room.join("base.img")).map_err(|trouble| (0, Stop::Trouble(trouble)))?;
     let mut place = Place { phase: String::new(), home: chain.setup.from };
     for (at, cut) in chain.cuts.iter().enumerate() {
@@ -51,6 +51,9 @@ fn one(site: &Site, room: &Path, chain: &CutChain, cut: &Cut, way: Way, place: &
     let lines = room.join("acks.jsonl");
     let mut disk = Disk::start(room)?;
     let mut load = site.program.load(&disk.data(), chain.setup, cut.load_seed, &room.join("load.err"))?;
+    if way == Way::Prove {
+        load.open()?;
+    }
     load.work(cut.moment.after)?;
     load.reach(cut.moment.aim)?;
     if cut.write_back {
