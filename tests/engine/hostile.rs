@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
 use cutover::offline::Directory;
-use cutover::{Engine, ErrorKind, Result, TenantOptions};
+use cutover::{Engine, ErrorKind, Result, StoreSpec, TenantOptions};
 use rustix::process::Uid;
 
 use crate::common::{Home, KEEP, LONG, keyed, memory, started, tenant};

@@ -10,5 +10,4 @@
 mod common;
 mod crashes;
 mod lies;
-mod tails;
 mod threads;
