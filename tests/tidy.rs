@@ -51,7 +51,17 @@ fn threads_are_started_in_one_place() {
 #[test]
 fn files_are_short() {
     hold(
-        &["src", "storage-formats", "oracle", "cli", "xtask", "tests", "benches", "examples", "fuzz/fuzz_targets"],
+        &[
+            "src",
+            "storage-formats",
+            "oracle",
+            "cli",
+            "xtask",
+            "tests",
+            "benches",
+            "examples",
+            "fuzz/fuzz_targets",
+        ],
         short,
     );
 }
