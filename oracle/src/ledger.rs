@@ -153,6 +153,8 @@ pub struct Ledger {
     pub definitions: BTreeMap<String, Defined>,
     /// Definitions that were there at the beginning, by name.
     pub inherited: BTreeSet<String>,
+    /// Whether what was there at the beginning is known in full: it is said before the first operation.
+    pub begun: bool,
     /// What may have happened or not.
     pub unknown: Vec<Unknown>,
     /// When each line was printed.
@@ -235,6 +237,7 @@ impl Ledger {
 
     fn operation(&mut self, ack: &Ack, span: Span) {
         let Some((thread, n)) = ack.operation() else { return };
+        self.begun = true;
         if self.astray.contains(&thread) {
             return;
         }

@@ -133,7 +133,7 @@ impl Instances<'_> {
                 }
                 None => judge.say(format!("instance {id} is there, and {who} never launched it")),
             }
-        } else if found.ending().is_none() && !judge.lossy && ledger.opened.is_some() {
+        } else if found.ending().is_none() && !judge.lossy && ledger.begun {
             match ledger.instances.get(&id) {
                 Some(known) if known.key != key => {
                     judge.say(format!(

@@ -1,9 +1,9 @@
 //! Killed and cut in every phase: nothing is found to be wrong.
 
 use cutover::{Durability, MigrationOptions, Phase};
-use cutover_oracle::{After, Script};
+use cutover_oracle::{Ack, After, Script};
 
-use crate::common::{Home, seeds, store, work};
+use crate::common::{Home, LONG, seeds, store, work};
 
 /// One seed: a session in each phase of a migration there and back, killed in each, checked after each.
 fn rounds(seed: u64, durability: Durability, after: After) -> u64 {
@@ -55,4 +55,29 @@ fn power_loss_takes_nothing_that_was_synced_and_a_tail_of_what_was_buffered() {
         lost += rounds(seed, Durability::Buffered, After::PowerCut);
     }
     assert!(lost > 0, "a power cut that takes nothing shows nothing");
+}
+
+#[test]
+fn a_load_that_was_killed_while_it_said_what_it_has_found_has_lost_nothing() {
+    let home = Home::new(Durability::Synced);
+    let begin = |session| {
+        let engine = home.builder().open().unwrap();
+        let script = Script::begin(&engine, home.setup(5, session)).unwrap();
+        (engine, script)
+    };
+    let (engine, mut script) = begin(1);
+    work(&mut script, &engine, 300);
+    drop(script);
+    home.crash(engine, After::Kill);
+    let (engine, script) = begin(2);
+    let lines = script.lines();
+    drop(script);
+    home.crash(engine, After::Kill);
+    let found = lines.iter().filter(|line| matches!(line.ack, Ack::Found { .. })).count();
+    assert!(found > 1, "{found}");
+    for said in 0..=lines.len() {
+        let (verdict, engine) = home.check(&lines[..said], After::Kill);
+        assert!(verdict.ok, "{said} of {} lines: {verdict:#?}", lines.len());
+        engine.close(LONG).unwrap();
+    }
 }
