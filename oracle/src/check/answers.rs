@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cutover::{Engine, ErrorKind, Filter, Instance, InstanceId, Launched as Answered, Result, Tenant};
 
-use super::Judge;
 use super::rows::may_have;
+use super::{DOUBLE, Judge};
 use crate::ack::Answer;
 use crate::content;
 use crate::ledger::{Known, Said, Span};
@@ -14,7 +14,6 @@ use crate::who::Who;
 
 /// Why the engine ends an instance itself.
 const REPLACED: &str = "replaced by a later launch of its key";
-const DOUBLE: &str = "its key was live in both stores";
 const CANCELLED: &str = "cancelled";
 
 pub(super) fn check(judge: &mut Judge<'_>, engine: &Engine) -> Result<()> {

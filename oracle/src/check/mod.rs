@@ -19,6 +19,8 @@ use crate::raw::Raw;
 
 /// After an unclean close the engine's clock may have jumped so far ahead: it notes its time every ten seconds.
 const JUMP: Duration = Duration::from_secs(11);
+/// Why recovery ends one of two instances that power loss has left with one key.
+const DOUBLE: &str = "its key was live in both stores";
 /// Sentences that a verdict lists.
 const MOST: usize = 100;
 

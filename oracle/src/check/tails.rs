@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cutover::StoreId;
 use cutover::formats::record::{RequestRecord, StepState};
 
-use super::Judge;
+use super::{DOUBLE, Judge};
 use crate::ack::Answer;
 use crate::content;
 use crate::ledger::{Known, Said, Span};
@@ -68,7 +68,9 @@ pub(super) fn check(judge: &mut Judge<'_>) {
 
 /// It was launched in a store that the tenant has left since: that had drained.
 fn left(judge: &mut Judge<'_>, id: cutover::InstanceId, known: &Known) {
-    if known.launched.is_some() && judge.ledger.may_end(id, known).is_none() {
+    // An opening since then may have gone on, and found it drained by the loss.
+    let epoch = judge.ledger.status.map_or(0, |(epoch, _)| epoch);
+    if judge.verdict.epoch <= epoch && known.launched.is_some() && judge.ledger.may_end(id, known).is_none() {
         judge.say(format!("instance {id} is lost with {}, which was left", id.store()));
     }
 }
@@ -102,7 +104,9 @@ fn launches(judge: &mut Judge<'_>, tail: &mut Tail, rows: &Rows, id: cutover::In
 fn changes(tail: &mut Tail, rows: &Rows, id: cutover::InstanceId, known: &Known) {
     let Some(head) = rows.instances.get(&id) else { return };
     let lives = head.ended.is_none();
-    if let Some(end) = &known.ended {
+    // An earlier opening may have ended it itself.
+    let by_recovery = head.ended.as_ref().is_some_and(|end| end.reason.starts_with(DOUBLE));
+    if let Some(end) = known.ended.filter(|_| !by_recovery) {
         let what = || format!("the end of instance {id}");
         if lives { tail.lose(&end.span, what()) } else { tail.keep(&end.span, what) }
     }
@@ -133,6 +137,9 @@ fn changes(tail: &mut Tail, rows: &Rows, id: cutover::InstanceId, known: &Known)
 fn definitions(judge: &mut Judge<'_>, tails: &mut BTreeMap<StoreId, Tail>) {
     for (name, defined) in &judge.ledger.definitions {
         let what = || format!("the definition {name}");
+        if judge.raw.stores.values().any(|rows| rows.gaps.contains(name)) {
+            continue;
+        }
         let mut nowhere = true;
         for (store, tail) in tails.iter_mut() {
             let Some(rows) = judge.raw.stores.get(store) else { continue };
