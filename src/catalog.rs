@@ -77,7 +77,7 @@ pub(crate) struct Catalog {
 struct State {
     record: CatalogRecord,
     slots: Slots<CatalogRecord>,
-    open: HashMap<StoreId, Arc<Space>>,
+    open: BTreeMap<StoreId, Arc<Space>>,
     users: HashMap<StoreId, BTreeSet<TenantId>>,
 }
 
@@ -90,7 +90,7 @@ impl Catalog {
     ) -> Result<Self> {
         let (slots, record) = Slots::open(meta, "catalog", RecordType::Catalog)?;
         let record = record.unwrap_or_default();
-        let state = State { record, slots, open: HashMap::new(), users: HashMap::new() };
+        let state = State { record, slots, open: BTreeMap::new(), users: HashMap::new() };
         Ok(Self { dir: dir.to_path_buf(), drivers, layouts, state: Mutex::new(state) })
     }
 
