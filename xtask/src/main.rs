@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask demo [ARGUMENTS]   builds what is needed and runs the demonstration
-//! cargo xtask test [--quick]     everything that has to pass; --quick leaves out the model, Miri and the fuzz targets
+//! cargo xtask test [--quick]     everything that has to pass; --quick leaves out the model, the schedules, Miri and the fuzz targets
 //! ```
 //!
 //! Both first look for what RocksDB's build needs and a fresh machine may lack; see `needs.rs`.
