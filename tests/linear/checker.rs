@@ -95,8 +95,10 @@ pub(crate) fn check<S: Spec>(spec: &S, calls: &[Call<S::Op>]) -> Result<u64, Ref
     Ok(looked_at)
 }
 
-/// What may take effect next. An operation that fits and can only leave everything as it is takes effect at once: nothing is lost by that, and none of the
-/// others has to be tried before and after it.
+/// What may take effect next.
+///
+/// An operation that was answered, fits, and can only leave everything as it is takes effect at once: nothing is lost by that, and none of
+/// the others has to be tried before and after it. One that was not answered and leaves everything as it is has not happened.
 fn look<S: Spec>(
     spec: &S,
     calls: &[Call<S::Op>],
@@ -109,12 +111,15 @@ fn look<S: Spec>(
         if done >> slot & 1 == 1 {
             continue;
         }
-        let after = spec.after(state, &calls[at].op);
-        if !after.is_empty() && after.iter().all(|after| after == state) {
+        let op = &calls[at].op;
+        let mut after = spec.after(state, op);
+        if spec.may_be_missing(op) {
+            after.retain(|after| after != state);
+        } else if !after.is_empty() && after.iter().all(|after| after == state) {
             done |= 1 << slot;
-        } else {
-            others.extend(after.into_iter().map(|after| (slot, after)));
+            continue;
         }
+        others.extend(after.into_iter().map(|after| (slot, after)));
     }
     (done, others)
 }

@@ -244,6 +244,14 @@ fn a_repeated_request_is_answered_as_before() {
 #[test]
 fn a_launch_without_an_answer_happened_or_not_at_any_time_later() {
     lines().never(1, lost_launch()).at(2, 3, by_key(None)).at(4, 5, launch(Launched::Started(A))).holds();
+    // It would have been a conflict at first.
+    lines()
+        .at(1, 2, launch(Launched::Started(A)))
+        .never(3, lost_launch())
+        .at(4, 5, by_key(Some((A, None))))
+        .at(6, 7, end(A, EndAnswer::Now))
+        .at(8, 9, by_key(Some((B, None))))
+        .holds();
     // Late: nothing is there, and then an instance that nobody was told of.
     lines().never(1, lost_launch()).at(2, 3, by_key(None)).at(4, 5, launch(conflict(B))).holds();
     // It has one instance, once.

@@ -9,7 +9,7 @@ use shuttle::thread::JoinHandle;
 use crate::checker::Call;
 use crate::history::{Checked, History, KeyId, Moments};
 use crate::load::{Client, Mix, retention_of};
-use crate::schedules::{run, run_whatever_they_meet};
+use crate::schedules::{repeat, run, run_whatever_they_meet};
 use crate::spec::Op;
 use crate::world::World;
 
@@ -54,6 +54,12 @@ fn closing_and_killing_under_launches_and_moves() {
         }
         finish(world, &moments, mix, history);
     });
+}
+
+#[test]
+fn a_schedule_can_be_repeated() {
+    let mix = Mix { keys: KEYS, ends: 20, queries: 20, replacing: 30, requests: 30, request_spread: 24 };
+    repeat(move |world| clients(world, mix));
 }
 
 fn clients(world: &World, mix: Mix) {

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
+use shuttle::scheduler::{
+    PctScheduler, RandomScheduler, ReplayScheduler, Scheduler, UncontrolledNondeterminismCheckScheduler,
+};
 use shuttle::{Config, FailurePersistence, Runner};
 
 use crate::pairs::Pairs;
@@ -64,6 +66,18 @@ pub(crate) fn run_whatever_they_meet(
     eprintln!("{name}: seed {seed}, {run} schedules in {:.1?}; {pairs}", begun.elapsed());
     // Fewer cannot meet all of them.
     (schedules >= QUICK).then_some(pairs)
+}
+
+/// What a schedule does depends on nothing but the schedule, so that one that fails can be repeated: each is run twice, and compared step by
+/// step.
+pub(crate) fn repeat(scenario: impl Fn(&mut World) + Send + Sync + 'static) {
+    let schedules = RandomScheduler::new_from_seed(fastrand::u64(..), 20);
+    let twice = move || {
+        let mut world = World::new(Arc::default());
+        scenario(&mut world);
+        world.finish();
+    };
+    with(UncontrolledNondeterminismCheckScheduler::new(schedules), &Arc::new(twice));
 }
 
 fn with(scheduler: impl Scheduler + 'static, scenario: &Arc<impl Fn() + Send + Sync + 'static>) -> usize {
