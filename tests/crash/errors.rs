@@ -249,6 +249,16 @@ fn count_reads(base: &World<'_>) -> u64 {
     world.faults().reads()
 }
 
+#[test]
+fn forward_at_buffered() {
+    sweep(&scripts::forward(), Durability::Buffered);
+}
+
+#[test]
+fn reverse_at_buffered() {
+    sweep(&scripts::reverse(), Durability::Buffered);
+}
+
 macro_rules! sweeps {
     ($($name:ident),* $(,)?) => {
         $(#[test] fn $name() { sweep(&scripts::$name(), Durability::Synced); })*

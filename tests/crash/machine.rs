@@ -1,14 +1,15 @@
 //! A machine in memory: disks, files, a clock, and what a crash takes away.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::clock::{Clock as _, ManualClock};
 use cutover::fault::{Act, Effect, Fault, Faults};
-use cutover::files::MemoryFiles;
+use cutover::files::{Files, MemoryFiles, SystemFiles};
+use cutover::store::Driver;
 use cutover::store::memory::MemoryDriver;
-use cutover::{Durability, Engine};
+use cutover::{Durability, Engine, StoreSpec};
 use parking_lot::Mutex;
 
 /// Nothing waits for anything here; this is for calls that ask for a time.
@@ -28,12 +29,21 @@ pub(crate) enum Crash {
     PowerCut(Vec<usize>),
 }
 
+/// A directory, and the drivers of the stores in it: of the first path of a script, and of all others.
+#[derive(Clone)]
+pub(crate) struct Real {
+    pub(crate) data: PathBuf,
+    pub(crate) drivers: [Arc<dyn Driver>; 2],
+}
+
 pub(crate) struct Machine {
     pub(crate) disks: MemoryDriver,
     pub(crate) files: MemoryFiles,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) faults: Faults,
     pub(crate) durability: Durability,
+    /// Disks and files that are not in memory, if they are not.
+    pub(crate) real: Option<Real>,
     /// The next commit to the store at this path fails, once.
     failing: Arc<Mutex<Option<PathBuf>>>,
     /// Where the step was that was to end in a fault, once it was made.
@@ -49,14 +59,30 @@ impl Machine {
     fn of(disks: MemoryDriver, files: MemoryFiles, wall_ms: u64, durability: Durability) -> Self {
         let clock = Arc::new(ManualClock::at(wall_ms));
         let (failing, met) = (Arc::default(), Arc::default());
-        let machine = Self { disks, files, clock, faults: Faults::new(), durability, failing, met };
+        let (faults, real) = (Faults::new(), None);
+        let machine = Self { disks, files, clock, faults, durability, real, failing, met };
         machine.arm(0, false, Fault::None);
         machine
     }
 
     /// The same machine, beside this one, with nothing running on it.
     pub(crate) fn copy(&self) -> Self {
-        Self::of(self.disks.copy(), self.files.copy(), self.clock.wall_ms(), self.durability)
+        let copy = Self::of(self.disks.copy(), self.files.copy(), self.clock.wall_ms(), self.durability);
+        Self { real: self.real.clone(), ..copy }
+    }
+
+    /// The same moment, with these disks instead.
+    pub(crate) fn on(&self, real: Real) -> Self {
+        Self { real: Some(real), ..self.copy() }
+    }
+
+    /// The store at this path of a script.
+    pub(crate) fn store(&self, path: &'static str) -> StoreSpec {
+        let driver = match &self.real {
+            Some(real) => real.drivers[usize::from(path != "a")].name().to_owned(),
+            None => "memory".to_owned(),
+        };
+        StoreSpec::driver(driver).path(path)
     }
 
     /// How many commits of each store would not survive power loss.
@@ -83,13 +109,15 @@ impl Machine {
     }
 
     pub(crate) fn open(&self) -> cutover::Result<Engine> {
-        Engine::builder(DATA)
-            .durability(self.durability)
-            .driver(self.faults.driver(Arc::new(self.disks.clone())))
-            .files(self.faults.files(Arc::new(self.files.clone())))
-            .clock(self.clock.clone())
-            .background(false)
-            .open()
+        let memory = || vec![Arc::new(self.disks.clone()) as Arc<dyn Driver>];
+        let drivers = self.real.as_ref().map_or_else(memory, |real| real.drivers.to_vec());
+        let data = self.real.as_ref().map_or(Path::new(DATA), |real| &real.data);
+        let files: Arc<dyn Files> =
+            if self.real.is_some() { Arc::new(SystemFiles) } else { Arc::new(self.files.clone()) };
+        let builder = Engine::builder(data).durability(self.durability).files(self.faults.files(files));
+        let builder =
+            drivers.into_iter().fold(builder, |builder, one| builder.driver(self.faults.driver(one)));
+        builder.clock(self.clock.clone()).background(false).open()
     }
 
     /// The step of this number is to end in `fault`: of those that change something, or of those that read.

@@ -4,7 +4,11 @@
 //! memory behind [`cutover::fault`]. So it takes the same durable steps in every run, and they can be counted and swept: a run for
 //! each step that crashes there, before it, after it and, where a file is written, in the middle of it. What is found after
 //! that is held against the [books](books), which know what was acknowledged and what is in doubt; then the script goes on to its end,
-//! and is held against them again. And all that once more with a second crash at each step of the recovery.
+//! and is held against them again. And all that once more with a second crash at each step of the recovery and of what follows on it.
+//!
+//! - `cargo test --test crash` sweeps all single crashes and all I/O errors, and of the second crashes one in 499.
+//! - `CUTOVER_SWEEP=full` sweeps all of them, and all ways in which two stores lose a tail each; `CUTOVER_SWEEP=50` one in 50.
+//! - `CUTOVER_ABORTS=500` aborts so many real processes from RocksDB to sled and as many back; `CUTOVER_SEED` repeats a sample.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +17,8 @@
     reason = "a test that meets something unexpected is to panic"
 )]
 
+#[cfg(all(feature = "rocksdb", feature = "sled"))]
+mod aborting;
 mod books;
 mod check;
 mod errors;

@@ -27,7 +27,7 @@ impl Depth {
         match std::env::var("CUTOVER_SWEEP").as_deref() {
             Ok("full") => Self { stride: 1, tails: usize::MAX },
             Ok(number) => Self { stride: number.parse().unwrap(), tails: 16 },
-            Err(_) => Self { stride: 97, tails: 4 },
+            Err(_) => Self { stride: 499, tails: 3 },
         }
     }
 }
@@ -45,7 +45,7 @@ struct Counts {
 }
 
 /// What a crash in a step may leave of it.
-fn moments(act: Act) -> &'static [Effect] {
+pub(crate) fn moments(act: Act) -> &'static [Effect] {
     if act.can_tear() {
         &[Effect::Nothing, Effect::Half, Effect::Holes, Effect::Whole]
     } else {
@@ -87,7 +87,7 @@ pub(crate) fn finish(mut world: World<'_>) {
 }
 
 /// Runs into a crash in this step, and returns what is there as the process dies.
-fn crashed<'s>(world: &World<'s>, number: u64, effect: Effect) -> World<'s> {
+pub(crate) fn crashed<'s>(world: &World<'s>, number: u64, effect: Effect) -> World<'s> {
     let mut world = world.copy();
     world.machine.arm(number, false, Fault::Crash(effect));
     let ran = world.recover().and_then(|()| world.go_on(world.script.len()));

@@ -82,7 +82,8 @@ impl<'s> World<'s> {
         self.on(self.machine.copy())
     }
 
-    fn on(&self, machine: Machine) -> Self {
+    /// The same, on that machine; nothing is running.
+    pub(crate) fn on(&self, machine: Machine) -> Self {
         Self {
             script: self.script,
             machine,
@@ -184,10 +185,8 @@ impl<'s> World<'s> {
 
     fn call(&mut self, at: usize, name: &'static str, action: Action) -> Made {
         match action {
-            Action::Create(path) => self.create(name, StoreSpec::driver("memory").path(path)),
-            Action::CreateDedicated(path) => {
-                self.create(name, StoreSpec::driver("memory").path(path).dedicated())
-            }
+            Action::Create(path) => self.create(name, self.machine.store(path)),
+            Action::CreateDedicated(path) => self.create(name, self.machine.store(path).dedicated()),
             Action::Delete => self.delete(name),
             Action::Step => self.engine().step().map(drop),
             Action::Pass(ms) => {
