@@ -164,18 +164,16 @@ impl Space {
         }
     }
 
-    /// What a read that failed comes to. After a failed write it is that failure that is told.
+    /// What a read that failed comes to. After a failed write it is that failure that is told, whatever the read says: of a batch
+    /// that failed half-way, sled shows the half that it has applied, and that looks damaged until the store was opened again.
     fn unread(&self, err: Error) -> Error {
-        if err.kind() != ErrorKind::Io {
-            return err;
+        if let Some(failure) = self.failure.get() {
+            return failure.refusal("calls").context(format!("{} ({})", self.id, self.driver));
         }
-        match self.failure.get() {
-            Some(failure) => failure.refusal("calls").context(format!("{} ({})", self.id, self.driver)),
-            None => {
-                self.suspect.store(true, Ordering::Release);
-                err
-            }
+        if err.kind() == ErrorKind::Io {
+            self.suspect.store(true, Ordering::Release);
         }
+        err
     }
 
     /// Syncs what was written since the last time; nothing if nothing was.

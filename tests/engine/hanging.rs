@@ -101,7 +101,9 @@ fn the_wait_of_a_close_names_who_holds_it_up() {
     let machine = Machine::new();
     let engine = machine.open();
     let tenant = tenant(&engine, "acme", memory("a"));
-    let dwell = MigrationOptions::default().dwell(Phase::PreMigration, Duration::from_millis(1_500));
+    let dwell = MigrationOptions::default()
+        .dwell(Phase::PreMigration, Duration::from_millis(1_500))
+        .hold_complete(true);
     tenant.migration().start(memory("b"), dwell).unwrap();
     let define = |name: &str| -> Result<()> { tenant.define(name, 1, "t", b"").map(drop) };
     machine.hang("a", true);
@@ -127,6 +129,7 @@ fn the_wait_of_a_close_names_who_holds_it_up() {
         hanging.join().unwrap().unwrap();
     });
     reach(&tenant, Phase::PostMigration);
+    tenant.migration().release(Hold::Complete).unwrap();
     settle(&tenant);
 }
 
@@ -138,7 +141,8 @@ fn a_move_that_hangs_in_a_store_is_named() {
     let hung = engine.create_tenant("acme", TenantOptions::new(memory("a")).retention(DROP)).unwrap();
     hung.define("work", 1, "t", b"").unwrap();
     let other = tenant(&engine, "other", memory("c"));
-    hung.migration().start(memory("b"), MigrationOptions::default().hold_switch(true)).unwrap();
+    let held = MigrationOptions::default().hold_switch(true).hold_complete(true);
+    hung.migration().start(memory("b"), held).unwrap();
     let until = Instant::now() + LONG;
     while hung.migration().progress().waiting_for != "being released" {
         assert!(Instant::now() < until);

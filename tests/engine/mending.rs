@@ -421,7 +421,10 @@ fn what_was_compared_before_a_store_failed_does_not_count() {
     let seen = Arc::new(Seen::default());
     let engine = machine.builder().observer(seen.clone()).open().unwrap();
     let tenant = tenant(&engine, memory("a"), DROP);
-    tenant.migration().start(memory("b"), MigrationOptions::default().hold_switch(true)).unwrap();
+    tenant
+        .migration()
+        .start(memory("b"), MigrationOptions::default().hold_switch(true).hold_complete(true))
+        .unwrap();
     let until = Instant::now() + LONG;
     while tenant.migration().progress().waiting_for != "being released" {
         assert!(Instant::now() < until);
