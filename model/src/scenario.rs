@@ -126,7 +126,7 @@ pub const ALL: [Scenario; 13] = [
     // Two at one key, a commit that fails on any way there and back.
     launches("launch-faults-long", false, launch::Bounds { faults: 1, ..LAUNCHES }, 0),
     // Three that define, all moves.
-    definitions("definition-crowd", false, definition::Bounds { clients: 3, ..DEFINITIONS }, 0),
+    definitions("definition-crowd", false, definition::Bounds { clients: 3, ..DEFINITIONS }, 5_962_335),
     // Two that define two.
     definitions(
         "definition-two",
