@@ -122,7 +122,12 @@ pub const ALL: [Scenario; 11] = [
         34_050_697,
     ),
     // The same with replacements and collection, up to the switch.
-    launches("launch-crowd-all", false, launch::Bounds { clients: 3, keys: 2, epochs: 3, ..LAUNCHES }, 7_107_692),
+    launches(
+        "launch-crowd-all",
+        false,
+        launch::Bounds { clients: 3, keys: 2, epochs: 3, ..LAUNCHES },
+        7_107_692,
+    ),
     // Three that define, all moves.
     definitions("definition-crowd", false, definition::Bounds { clients: 3, ..DEFINITIONS }, 5_962_335),
     tenants("tenant-pair-long", false, tenant::Bounds { stores: 5, crashes: 2, symmetric: true }, 4_537_684),
