@@ -221,6 +221,12 @@ impl Control {
         false
     }
 
+    /// A store cannot be synced: the move is not made. Its epoch is not used again.
+    pub fn abandon(&mut self) {
+        self.record = self.before;
+        self.settled();
+    }
+
     fn settled(&mut self) {
         (self.before, self.stage) = (self.record, Stage::Settled);
     }

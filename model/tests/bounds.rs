@@ -25,6 +25,11 @@ fn launch_pair() {
 }
 
 #[test]
+fn launch_faults() {
+    walk("launch-faults");
+}
+
+#[test]
 fn launch_crowd() {
     walk("launch-crowd");
 }
@@ -50,7 +55,7 @@ fn every_quick_scenario_has_a_test() {
         ALL.iter().filter(|scenario| scenario.quick).map(|scenario| scenario.name).collect();
     let here = include_str!("bounds.rs");
     assert!(quick.iter().all(|name| here.contains(&format!("walk(\"{name}\")"))), "{quick:?}");
-    assert_eq!(quick.len(), 6);
+    assert_eq!(quick.len(), 7);
 }
 
 /// A report that is not as it should be is not let through.

@@ -15,6 +15,7 @@ const SMALL: Bounds = Bounds {
     epochs: 4,
     crashes: 0,
     failures: 0,
+    faults: 0,
     replaces: false,
     collects: false,
     symmetric: false,
@@ -108,6 +109,11 @@ fn with_a_store_given_up_before_it_has_drained() {
 #[test]
 fn with_a_look_at_home_only() {
     launches(Mutant::LookHomeOnly, SMALL, property::ONE_LIVE);
+}
+
+#[test]
+fn with_answers_about_a_key_whose_commit_failed() {
+    launches(Mutant::NoDoubts, Bounds { faults: 1, crashes: 1, ..SMALL }, property::ONE_LIVE);
 }
 
 #[test]

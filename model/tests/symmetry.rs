@@ -37,6 +37,7 @@ fn of_clients_and_keys() {
         epochs: 1,
         crashes: 1,
         failures: 0,
+        faults: 0,
         replaces: false,
         collects: false,
         symmetric: true,

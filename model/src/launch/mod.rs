@@ -12,6 +12,7 @@
 //! | [`Do::End`], [`Do::CheckLive`] | `Inner::with_locked`: the lock of the key, then the look at the instance |
 //! | [`Do::ApplyEnd`] | `Inner::end_now` |
 //! | [`Do::Collect`], [`Do::CheckExpired`], [`Do::Delete`] | `gc::collect_together`, a relaxed write |
+//! | [`Do::Fail`], [`Do::FailSync`], [`Do::Refused`] | commits that fail: `Inner::commit`, `Doubts`, and what a store that failed refuses |
 //! | [`Action::Drive`] | the next step of a transition, see [`crate::control`] |
 //! | [`Action::Turn`] | the moves of the operator and of the driver, and the removal of a store that was left, see [`crate::moves`] |
 //! | [`Action::Flush`] | whatever makes a relaxed or unfinished write durable after all |
@@ -24,6 +25,7 @@
 //! compared. A *kill* is a power cut after a flush. Letting go of lock and pin is part of the step before it, because nobody can
 //! tell the two moments apart except by waiting longer.
 
+mod fault;
 pub mod state;
 mod step;
 
@@ -35,7 +37,7 @@ use stateright::{Model, Property};
 use crate::control::{Step, Weakened};
 use crate::moves::{self, Known, Turn};
 use crate::status::{Compact, Statuses, Store};
-use state::{At, CLIENTS, KEYS, Kind, Plan, Row, State};
+use state::{At, CLIENTS, KEYS, Kind, Row, State};
 
 /// How large the model is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Bounds {
     pub crashes: u8,
     /// Failed writes of the record.
     pub failures: u8,
+    /// Commits that fail.
+    pub faults: u8,
     /// Whether launches may replace the instance that holds their key.
     pub replaces: bool,
     /// Whether keys leave scope and are collected.
@@ -85,6 +89,8 @@ pub enum Mutant {
     NotDrained,
     /// Launches look for their key at home only.
     LookHomeOnly,
+    /// After a commit that failed its key is answered from what the store shows.
+    NoDoubts,
 }
 
 /// The model.
@@ -137,6 +143,17 @@ pub enum Do {
     CheckExpired,
     /// Delete it.
     Delete,
+    /// The commit fails and shows nothing.
+    Fail {
+        /// It is on the disk nevertheless.
+        kept: bool,
+    },
+    /// What was made visible is not known to be durable.
+    FailSync,
+    /// The store takes no writes.
+    Refused,
+    /// A commit of the key has failed: the answer is that nobody knows.
+    Unsure,
 }
 
 /// A step of the model.
@@ -222,14 +239,18 @@ impl Launches {
             At::Entered => {
                 for key in 0..self.bounds.keys {
                     let locked = self.is_locked(state, key);
-                    if !locked || self.is(Mutant::NoKeyLock) {
+                    let sure = !state.is_doubtful(key);
+                    if !sure {
+                        act(Do::Unsure);
+                    }
+                    if sure && (!locked || self.is(Mutant::NoKeyLock)) {
                         act(Do::Launch(key));
                     }
                     for store in [0, 1] {
                         if !self.statuses.names(client.status, store) {
                             continue;
                         }
-                        if !locked && state.row(store, key).is_live() {
+                        if sure && !locked && state.row(store, key).is_live() {
                             act(Do::End(store, key));
                         }
                         if state.row(store, key).kind == Kind::Expired
@@ -251,17 +272,9 @@ impl Launches {
                 }
             }
             At::LaunchDecided => act(Do::Recheck),
-            At::LaunchChecked if client.plan == Plan::ReplaceOther && !self.is(Mutant::NoIntent) => {
-                act(Do::Intend);
-            }
-            At::LaunchChecked if client.plan == Plan::ReplaceOther => act(Do::EndOld),
-            At::LaunchChecked | At::OldEndDurable => act(Do::Apply),
-            At::IntentDurable => act(Do::EndOld),
-            At::LaunchApplied | At::Intended | At::OldEnded | At::EndApplied => act(Do::Sync),
             At::EndLocked => act(Do::CheckLive),
-            At::EndChecked => act(Do::ApplyEnd),
             At::CollectLocked => act(Do::CheckExpired),
-            At::CollectChecked => act(Do::Delete),
+            _ => self.offer_commit(state, n, &client, out),
         }
     }
 
@@ -303,7 +316,7 @@ impl Launches {
     fn surroundings(&self, state: &State, out: &mut Vec<Action>) {
         for store in [0, 1_u8] {
             let Some(cells) = state.cells.get(usize::from(store)) else { continue };
-            if state.control.up && cells.iter().any(state::Cell::is_dirty) {
+            if state.control.up && !state.is_broken(store) && cells.iter().any(state::Cell::is_dirty) {
                 out.push(Action::Flush(store));
             }
             for (key, cell) in cells.iter().enumerate().take(KEYS) {
@@ -462,6 +475,8 @@ fn safety() -> Vec<Property<Launches>> {
                         state.row(store, key).order == 2 && state.row(store, key).kind == Kind::Replaced
                     };
                     !(last(0) || last(1))
+                        // Then opening finishes it, and until then nothing is said about the key.
+                        || state.is_doubtful(key)
                         || state.clients.iter().any(|client| client.key == key && replacing(client))
                 })
         }),

@@ -222,6 +222,12 @@ pub struct State {
     pub crashes: u8,
     /// Failed writes of the record so far.
     pub failures: u8,
+    /// Failed commits so far.
+    pub faults: u8,
+    /// Stores that take no writes until the engine opens again, a bit each.
+    pub broken: u8,
+    /// Keys that nothing is answered about until then, a bit each.
+    pub doubts: u8,
     /// What has gone wrong.
     pub wrongs: Wrongs,
 }
@@ -237,8 +243,23 @@ impl State {
             stores: Stores::FIRST,
             crashes: 0,
             failures: 0,
+            faults: 0,
+            broken: 0,
+            doubts: 0,
             wrongs: Wrongs::default(),
         }
+    }
+
+    /// Whether a store takes no writes.
+    #[must_use]
+    pub const fn is_broken(&self, store: Store) -> bool {
+        self.broken & 1 << store != 0
+    }
+
+    /// Whether a commit of a key's rows has failed.
+    #[must_use]
+    pub const fn is_doubtful(&self, key: u8) -> bool {
+        self.doubts & 1 << key != 0
     }
 
     /// The cell of a key in a store.
@@ -302,7 +323,7 @@ impl State {
             self.settle_order(key);
         }
         self.clients = Default::default();
-        self.stores.open = 0;
+        (self.stores.open, self.broken, self.doubts) = (0, 0, 0);
         self.crashes += 1;
     }
 
@@ -318,6 +339,7 @@ impl State {
         for [one, two] in &mut other.cells {
             std::mem::swap(one, two);
         }
+        other.doubts = (other.doubts & 1) << 1 | other.doubts >> 1;
         for client in other.clients.iter_mut().filter(|client| client.has_key()) {
             client.key = 1 - client.key;
         }

@@ -2,6 +2,7 @@
 
 use super::state::{At, Client, KEYS, Kind, Plan, Row, State};
 use super::{Action, Do, Launches, Mutant};
+use crate::control::Step;
 use crate::moves::{self, Turn};
 use crate::status::Store;
 
@@ -12,10 +13,14 @@ impl Launches {
         match action {
             Action::Client(n, what) => self.client(&mut next, usize::from(n), what),
             Action::Drive(step) => {
-                if step == crate::control::Step::Sync {
+                if step == Step::Sync {
+                    if next.broken & next.stores.open != 0 {
+                        next.control.abandon();
+                        return next;
+                    }
                     [0, 1].into_iter().for_each(|store| next.flush(store));
                 }
-                next.failures += u8::from(matches!(step, crate::control::Step::FailWrite { .. }));
+                next.failures += u8::from(matches!(step, Step::FailWrite { .. }));
                 if next.control.step(step, self.weak()) {
                     self.begin_wait(&mut next);
                 }
@@ -84,7 +89,7 @@ impl Launches {
         state.flush(1);
     }
 
-    fn client(&self, state: &mut State, n: usize, what: Do) {
+    pub(super) fn client(&self, state: &mut State, n: usize, what: Do) {
         let Some(client) = state.clients.get(n).copied() else { return };
         let home = self.statuses.home(client.status);
         let next = match what {
@@ -115,11 +120,23 @@ impl Launches {
                 Client { at: At::LaunchApplied, epoch: 0, plan: Plan::Fresh, ..client }
             }
             Do::Sync => sync(state, client, home),
+            Do::Fail { kept } => {
+                self.fail(state, n, &client, kept);
+                Client::default()
+            }
+            Do::FailSync => {
+                self.fail_sync(state, &client);
+                Client::default()
+            }
+            Do::Refused => {
+                self.refused(state, &client);
+                Client::default()
+            }
             Do::End(store, key) => Client { at: At::EndLocked, key, store, epoch: 0, ..client },
             Do::CheckLive if state.row(client.store, client.key).is_live() => {
                 Client { at: At::EndChecked, ..client }
             }
-            Do::CheckLive => Client::default(),
+            Do::CheckLive | Do::Unsure => Client::default(),
             Do::ApplyEnd => {
                 state.cell(client.store, client.key).seen.kind = Kind::Ended;
                 Client { at: At::EndApplied, ..client }
