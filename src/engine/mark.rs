@@ -1,11 +1,11 @@
 //! The engine's own record: how often it was opened, and how far its clock may have come.
 
 use cutover_formats::meta::EngineRecord;
-use parking_lot::Mutex;
 
 use crate::clock::Mark;
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::slot::Slots;
+use crate::sync::Mutex;
 
 /// Writes the engine's record until it is closed.
 pub(super) struct EngineMark {

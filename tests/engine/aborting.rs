@@ -170,8 +170,9 @@ fn resolve(ledger: &mut Ledger, tenant: &Tenant) {
         match what.as_slice() {
             ["launch", n] => {
                 let asked = asked(thread, number(n));
-                let (old, key) = (ledger.holder(asked.key.as_ref()), asked.key.unwrap_or_default());
-                let found = tenant.instance_by_key(SCOPE, key.as_bytes()).unwrap();
+                let old = ledger.holder(asked.key.as_ref());
+                let by_key = |key: String| tenant.instance_by_key(SCOPE, key.as_bytes()).unwrap();
+                let found = asked.key.and_then(by_key);
                 let answer = ask(tenant, thread, number(n));
                 if let (Some(old), Some(found)) = (old, found) {
                     assert_eq!(found.ending(), None, "replaced by nobody: {found:?}");
