@@ -26,8 +26,12 @@ const LAUNCHERS: usize = 64;
 const QUEUES: usize = 200;
 /// What a commit takes more when the store is slow: one after the other, some ten times what sled takes for one.
 const SLOW: Duration = Duration::from_millis(2);
-/// How much more memory the process may take after the load than after a tenth of it. What is stored meanwhile is several times that.
-const GROWTH_KIB: u64 = 64 << 10;
+/// Bytes of an input.
+const INPUT: usize = 64 << 10;
+/// Launches at full speed before, so that the caches are full.
+const WARM: u64 = 2_000;
+/// How much more memory the process may take after the load than after a tenth of it.
+const GROWTH_KIB: u64 = 48 << 10;
 
 /// sled, one commit at a time and each of them slow, while it is told so.
 #[derive(Clone)]
@@ -93,7 +97,7 @@ fn load(tenant: &Tenant, n: u64) -> bool {
     let launch = Launch::new("work", 1)
         .key("scope", format!("{n}"))
         .request_id(format!("{n}"))
-        .input(vec![n as u8; 8 << 10])
+        .input(vec![n as u8; INPUT])
         .step(NewStep::new("only").queue(format!("queue {}", n % QUEUES as u64)));
     let id = started(tenant.launch(&launch).unwrap());
     if n.is_multiple_of(2) {
@@ -141,7 +145,7 @@ fn under_load() {
             scope.spawn(|| {
                 loop {
                     let n = next.fetch_add(1, Ordering::SeqCst);
-                    if n >= 10_000 {
+                    if n >= WARM {
                         return;
                     }
                     waiting.fetch_add(u64::from(load(&tenant, n)), Ordering::SeqCst);
@@ -178,7 +182,8 @@ fn under_load() {
         "{launched} launches in {lasts:?} at 64 callers; memory {early} KiB early, {most} KiB at most; \
          a launch {before:?} before, {after:?} after"
     );
-    assert!(launched > 100, "{launched}");
+    let stored_kib = launched * INPUT as u64 / 1024;
+    assert!(stored_kib > GROWTH_KIB, "{launched} launches are too few to show anything");
     assert!(most - early < GROWTH_KIB, "memory grew from {early} to {most} KiB");
     assert!(after < before * 10 + Duration::from_millis(50), "{before:?} before, {after:?} after");
     // Nothing of what waited was forgotten.
