@@ -44,7 +44,7 @@ impl Lines {
     }
 
     #[track_caller]
-    fn is_refused(self) {
+    fn refused(self) {
         let said = self.0.check(|_| KEPT).expect_err("it was not refused");
         assert!(said.contains("is not linearizable"), "{said}");
     }
@@ -113,9 +113,9 @@ fn what_one_store_could_have_answered_holds() {
 
 #[test]
 fn a_key_that_is_live_twice_is_refused() {
-    lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, launch(Launched::Started(B))).is_refused();
+    lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, launch(Launched::Started(B))).refused();
     // Also if both were under way at once.
-    lines().at(1, 4, launch(Launched::Started(A))).at(2, 3, launch(Launched::Started(B))).is_refused();
+    lines().at(1, 4, launch(Launched::Started(A))).at(2, 3, launch(Launched::Started(B))).refused();
     // Not if the first was ended meanwhile.
     lines()
         .at(1, 4, launch(Launched::Started(A)))
@@ -126,27 +126,27 @@ fn a_key_that_is_live_twice_is_refused() {
 
 #[test]
 fn a_launch_that_is_lost_or_found_too_early_is_refused() {
-    lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, by_key(None)).is_refused();
+    lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, by_key(None)).refused();
     lines().at(1, 4, launch(Launched::Started(A))).at(2, 3, by_key(None)).holds();
-    lines().at(1, 2, by_key(Some((A, None)))).at(3, 4, launch(Launched::Started(A))).is_refused();
-    lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, by_id(A, None)).is_refused();
+    lines().at(1, 2, by_key(Some((A, None)))).at(3, 4, launch(Launched::Started(A))).refused();
+    lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, by_id(A, None)).refused();
 }
 
 #[test]
 fn a_conflict_with_somebody_who_does_not_live_is_refused() {
-    lines().at(1, 2, launch(conflict(A))).at(3, 4, launch(Launched::Started(A))).is_refused();
+    lines().at(1, 2, launch(conflict(A))).at(3, 4, launch(Launched::Started(A))).refused();
     let ended = || lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, end(A, EndAnswer::Now));
-    ended().at(5, 6, launch(conflict(A))).is_refused();
-    ended().at(5, 6, by_id(A, Some(None))).is_refused();
-    ended().at(5, 6, by_key(Some((A, None)))).is_refused();
+    ended().at(5, 6, launch(conflict(A))).refused();
+    ended().at(5, 6, by_id(A, Some(None))).refused();
+    ended().at(5, 6, by_key(Some((A, None)))).refused();
 }
 
 #[test]
 fn an_end_that_is_lost_or_happens_twice_is_refused() {
     let ended = || lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, end(A, EndAnswer::Now));
-    ended().at(5, 6, end(A, EndAnswer::Now)).is_refused();
-    ended().at(5, 6, end(A, EndAnswer::Before(Ending::Failed))).is_refused();
-    lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, end(A, EndAnswer::NotFound)).is_refused();
+    ended().at(5, 6, end(A, EndAnswer::Now)).refused();
+    ended().at(5, 6, end(A, EndAnswer::Before(Ending::Failed))).refused();
+    lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, end(A, EndAnswer::NotFound)).refused();
 }
 
 #[test]
@@ -159,12 +159,12 @@ fn an_older_holder_that_comes_back_is_refused() {
             .at(7, 8, end(B, EndAnswer::Now))
     };
     twice().at(9, 10, by_key(Some((B, Some(Ending::Completed))))).holds();
-    twice().at(9, 10, by_key(Some((A, Some(Ending::Completed))))).is_refused();
+    twice().at(9, 10, by_key(Some((A, Some(Ending::Completed))))).refused();
     let rejected = |instance| {
         reuse(ReusePolicy::RejectDuplicate, Launched::Rejected { instance, ending: Ending::Completed })
     };
     twice().at(9, 10, rejected(B)).holds();
-    twice().at(9, 10, rejected(A)).is_refused();
+    twice().at(9, 10, rejected(A)).refused();
 }
 
 #[test]
@@ -175,12 +175,12 @@ fn the_policies_are_held_to() {
     };
     let failed_only = ReusePolicy::AllowDuplicateFailedOnly;
     ended(Ending::Failed).at(5, 6, reuse(failed_only, Launched::Started(B))).holds();
-    ended(Ending::Completed).at(5, 6, reuse(failed_only, Launched::Started(B))).is_refused();
-    ended(Ending::Failed).at(5, 6, reuse(ReusePolicy::RejectDuplicate, Launched::Started(B))).is_refused();
+    ended(Ending::Completed).at(5, 6, reuse(failed_only, Launched::Started(B))).refused();
+    ended(Ending::Failed).at(5, 6, reuse(ReusePolicy::RejectDuplicate, Launched::Started(B))).refused();
     let replaced = || lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, replace(Launched::Started(B)));
     replaced().at(5, 6, by_id(A, Some(Some(Ending::Terminated)))).at(7, 8, by_key(Some((B, None)))).holds();
-    replaced().at(5, 6, by_id(A, Some(None))).is_refused();
-    replaced().at(5, 6, end(A, EndAnswer::Now)).is_refused();
+    replaced().at(5, 6, by_id(A, Some(None))).refused();
+    replaced().at(5, 6, end(A, EndAnswer::Now)).refused();
     let existing = launch_with(
         ConflictPolicy::UseExisting,
         ReusePolicy::AllowDuplicate,
@@ -188,7 +188,7 @@ fn the_policies_are_held_to() {
         Some(Launched::Existing(A)),
     );
     lines().at(1, 2, launch(Launched::Started(A))).at(3, 4, existing.clone()).holds();
-    lines().at(1, 2, existing).at(3, 4, launch(Launched::Started(A))).is_refused();
+    lines().at(1, 2, existing).at(3, 4, launch(Launched::Started(A))).refused();
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn what_is_kept_for_a_time_goes_after_it_and_not_before() {
             (end(A, EndAnswer::NotFound), gone),
         ] {
             let history = ended().by_clock(5, 6, clock, what);
-            if possible { history.holds() } else { history.is_refused() }
+            if possible { history.holds() } else { history.refused() }
         }
     }
 }
@@ -228,12 +228,12 @@ fn what_is_kept_for_a_time_goes_after_it_and_not_before() {
 fn a_repeated_request_is_answered_as_before() {
     let first = || lines().at(1, 2, requested(7, Some(Launched::Started(A))));
     first().at(3, 4, requested(7, Some(Launched::Started(A)))).holds();
-    first().at(3, 4, requested(7, Some(conflict(A)))).is_refused();
+    first().at(3, 4, requested(7, Some(conflict(A)))).refused();
     first().at(3, 4, requested(8, Some(conflict(A)))).holds();
     // Also after its instance has ended and another has the key.
     let later = || first().at(3, 4, end(A, EndAnswer::Now)).at(5, 6, launch(Launched::Started(B)));
     later().at(7, 8, requested(7, Some(Launched::Started(A)))).at(9, 10, by_key(Some((B, None)))).holds();
-    later().at(7, 8, requested(7, Some(Launched::Started(C)))).is_refused();
+    later().at(7, 8, requested(7, Some(Launched::Started(C)))).refused();
     // Until its time is over.
     later()
         .at(7, 8, end(B, EndAnswer::Now))
@@ -260,16 +260,16 @@ fn a_launch_without_an_answer_happened_or_not_at_any_time_later() {
         .at(2, 3, launch(conflict(B)))
         .at(4, 5, end(B, EndAnswer::Now))
         .at(6, 7, launch(conflict(C)))
-        .is_refused();
+        .refused();
     lines()
         .never(1, lost_launch())
         .at(2, 3, launch(conflict(B)))
         .at(4, 5, end(B, EndAnswer::Now))
         .at(6, 7, launch(conflict(B)))
-        .is_refused();
+        .refused();
     // Not before it was called, and not after it had been settled.
-    lines().at(1, 2, launch(conflict(B))).never(3, lost_launch()).is_refused();
-    lines().at(1, 3, lost_launch()).at(4, 5, by_key(None)).at(6, 7, launch(conflict(B))).is_refused();
+    lines().at(1, 2, launch(conflict(B))).never(3, lost_launch()).refused();
+    lines().at(1, 3, lost_launch()).at(4, 5, by_key(None)).at(6, 7, launch(conflict(B))).refused();
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn a_repeat_settles_a_request_without_an_answer() {
     let lost = || lines().at(1, 2, requested(7, None));
     // It had happened: the repeat names its instance.
     lost().at(3, 4, by_key(Some((A, None)))).at(5, 6, requested(7, Some(Launched::Started(A)))).holds();
-    lost().at(3, 4, by_key(Some((A, None)))).at(5, 6, requested(7, Some(Launched::Started(B)))).is_refused();
+    lost().at(3, 4, by_key(Some((A, None)))).at(5, 6, requested(7, Some(Launched::Started(B)))).refused();
     // It had not: the repeat does it.
     lost().at(3, 4, by_key(None)).at(5, 6, requested(7, Some(Launched::Started(A)))).holds();
 }
@@ -288,5 +288,5 @@ fn an_end_without_an_answer_happened_or_not() {
     let begun = || lines().at(1, 2, launch(Launched::Started(A))).at(3, 6, lost.clone());
     begun().at(4, 5, by_key(Some((A, None)))).at(7, 8, by_key(Some((A, Some(Ending::Failed))))).holds();
     begun().at(7, 8, by_key(Some((A, None)))).at(9, 10, launch(conflict(A))).holds();
-    begun().at(7, 8, by_key(Some((A, None)))).at(9, 10, by_key(Some((A, Some(Ending::Failed))))).is_refused();
+    begun().at(7, 8, by_key(Some((A, None)))).at(9, 10, by_key(Some((A, Some(Ending::Failed))))).refused();
 }
