@@ -92,9 +92,9 @@ const fn tenants(name: &'static str, quick: bool, bounds: tenant::Bounds, states
 }
 
 /// Every scenario.
-pub const ALL: [Scenario; 11] = [
+pub const ALL: [Scenario; 13] = [
     // One client, everything else: all moves there and back, a crash at every step, a failed write of the record.
-    launches("launch-alone", true, launch::Bounds { clients: 1, failures: 1, ..LAUNCHES }, 662_553),
+    launches("launch-alone", true, launch::Bounds { clients: 1, failures: 1, ..LAUNCHES }, 648_776),
     // Two at one key, a commit that fails, as far as a tenant has two stores on its way there.
     launches(
         "launch-faults",
@@ -103,7 +103,7 @@ pub const ALL: [Scenario; 11] = [
         92_633,
     ),
     // Two at one key, all moves.
-    launches("launch-pair", true, launch::Bounds { crashes: 0, ..LAUNCHES }, 469_025),
+    launches("launch-pair", true, launch::Bounds { crashes: 0, ..LAUNCHES }, 467_353),
     // Three at two keys, up to the switch, with a crash.
     launches(
         "launch-crowd",
@@ -128,7 +128,16 @@ pub const ALL: [Scenario; 11] = [
         launch::Bounds { clients: 3, keys: 2, epochs: 3, ..LAUNCHES },
         7_107_692,
     ),
+    // Two at one key, a commit that fails on any way there and back.
+    launches("launch-faults-long", false, launch::Bounds { faults: 1, ..LAUNCHES }, 2_863_177),
     // Three that define, all moves.
     definitions("definition-crowd", false, definition::Bounds { clients: 3, ..DEFINITIONS }, 5_962_335),
+    // One that defines two, with the copy and the comparison in between.
+    definitions(
+        "definition-two",
+        false,
+        definition::Bounds { clients: 1, definitions: 2, epochs: 5, failures: 0, ..DEFINITIONS },
+        0,
+    ),
     tenants("tenant-pair-long", false, tenant::Bounds { stores: 5, crashes: 2, symmetric: true }, 4_537_684),
 ];

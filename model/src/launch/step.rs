@@ -32,11 +32,7 @@ impl Launches {
                 moves::turn(&self.statuses, &mut next.control, &mut next.stores, turn);
             }
             Action::Flush(store) => next.flush(store),
-            Action::Expire(store, key) => {
-                let cell = next.cell(store, key);
-                cell.seen.kind = Kind::Expired;
-                cell.disk = cell.seen;
-            }
+            Action::Expire(store, key) => expire(&mut next, store, key),
             Action::Crash { lose_slot } => next.crash(lose_slot),
             Action::Open => self.open(&mut next),
         }
@@ -197,6 +193,18 @@ impl Launches {
             true => Plan::ReplaceOther,
         };
         Client { at: At::LaunchDecided, saw: Row::default(), plan, ..client }
+    }
+}
+
+/// The row leaves scope, and with it whatever an earlier launch of the key has left on a disk: it has ended before.
+fn expire(state: &mut State, store: Store, key: u8) {
+    let epoch = state.row(store, key).epoch;
+    state.cell(store, key).seen.kind = Kind::Expired;
+    for side in [0, 1] {
+        let disk = &mut state.cell(side, key).disk;
+        if disk.is_ended() && disk.epoch <= epoch {
+            disk.kind = Kind::Expired;
+        }
     }
 }
 
