@@ -137,7 +137,7 @@ pub const ALL: [Scenario; 13] = [
         "definition-two",
         false,
         definition::Bounds { clients: 1, definitions: 2, epochs: 5, failures: 0, ..DEFINITIONS },
-        0,
+        2_655_035,
     ),
     tenants("tenant-pair-long", false, tenant::Bounds { stores: 5, crashes: 2, symmetric: true }, 4_537_684),
 ];
