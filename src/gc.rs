@@ -63,8 +63,9 @@ pub(crate) fn step(tenant: &Inner) -> Result<u64> {
         return Ok(due);
     }
     let op = tenant.enter("collect")?;
-    // Rows that are added from here on lower it again.
-    tenant.next_expiry.store(u64::MAX, Ordering::Release);
+    // Rows that are added from here on lower it again. Taken in one step: a row whose time is before `due` may have come since the look, from
+    // somebody who read the clock long ago.
+    let due = tenant.next_expiry.swap(u64::MAX, Ordering::AcqRel);
     let mut failure = None;
     for space in op.by_id() {
         let next = match collect(tenant, space, due, now_ms) {
