@@ -67,7 +67,8 @@ pub(crate) fn step(tenant: &Inner) -> Result<u64> {
         return Ok(due);
     }
     let op = tenant.enter("collect")?;
-    // Rows that are added from here on lower it again. So does a store that was opened again, which this operation may not have.
+    // Rows that are added from here on lower it again; so does a store that was opened again, which this operation may not have. Taken in one
+    // step: a row whose time is before `due` may have come since the look, from somebody who read the clock long ago.
     let due = tenant.next_expiry.swap(u64::MAX, Ordering::AcqRel);
     let mut failure = None;
     for space in op.by_id() {

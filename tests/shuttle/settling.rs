@@ -9,7 +9,7 @@ use cutover::{
 };
 use shuttle::rand::{Rng as _, thread_rng};
 
-use crate::schedules::run;
+use crate::schedules::{run, run_whatever_they_meet};
 
 /// No lease runs out: time only passes in steps of hours.
 const LEASE: Duration = Duration::from_secs(1 << 30);
@@ -61,6 +61,36 @@ fn steps_and_ends_against_collection_and_drains() {
         let worker = world.tenant.worker("last").unwrap();
         while work(&worker, &books) {}
         check(&world.tenant, &books.lock().unwrap());
+    });
+}
+
+/// An end reads the clock, and is committed when others have long collected what ended after it.
+#[test]
+fn deadlines_that_come_late_are_collected() {
+    run_whatever_they_meet("late deadlines", |world| {
+        let ids: Vec<InstanceId> = (0..3)
+            .map(|_| match world.tenant.launch(&Launch::new("work", 1)).unwrap() {
+                Launched::Started(id) => id,
+                other => panic!("{other:?} without a key"),
+            })
+            .collect();
+        let collector = |times| {
+            let engine = world.engine.clone();
+            shuttle::thread::spawn(move || (0..times).for_each(|_| drop(engine.step().unwrap())))
+        };
+        let enders = ids.iter().map(|id| {
+            let (id, tenant, clock) = (*id, world.tenant.clone(), world.clock.clone());
+            shuttle::thread::spawn(move || {
+                assert_eq!(tenant.end(id, Ending::Completed, b"", "").unwrap(), Ended::Now);
+                clock.advance(Duration::from_millis(1));
+            })
+        });
+        let threads: Vec<_> = enders.chain([collector(3)]).collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        collector(4).join().unwrap();
+        for id in ids {
+            assert!(world.tenant.instance(id).unwrap().is_none(), "{id} was never collected");
+        }
     });
 }
 
