@@ -244,7 +244,7 @@ impl<'s> World<'s> {
         let (migration, phase) = (tenant.migration(), tenant.status().phase);
         match action {
             Action::Start(path) if phase == Phase::Stable => {
-                migration.start(StoreSpec::driver("memory").path(path), MigrationOptions::default()).map(drop)
+                migration.start(self.machine.store(path), MigrationOptions::default()).map(drop)
             }
             Action::CallOff if phase == Phase::PreMigration => migration.cancel(),
             Action::Reverse(goal) if migration.progress().goal != goal => match migration.reverse() {
