@@ -141,12 +141,13 @@ fn blockers(tenant: &Inner, control: &Control, most: usize) -> Result<Vec<String
             after = Some(row);
         }
     }
-    for notes in [Prefix::Replaces, Prefix::Quarantined] {
-        if found.len() < most
-            && let Some(row) = space.first(tenant.id, notes)?
-        {
-            found.push(describe(&row));
-        }
+    if found.len() < most
+        && let Some(row) = space.first(tenant.id, Prefix::Replaces)?
+    {
+        found.push(describe(&row));
+    }
+    if found.len() < most {
+        found.extend(tenant.first_quarantined(&space)?);
     }
     Ok(found)
 }

@@ -282,10 +282,12 @@ impl Migration {
 
     /// Gives up what an entry of [`quarantine`](Self::quarantine) stands for: it is removed from its store, for the reason given, which the
     /// journal tells from then on. A definition may be defined anew afterwards. An instance goes with its steps and its key;
-    /// the key of a live instance is not lost but written again. Durable when it returns.
+    /// the key of a live instance is not lost but written again. Rows of which not even the keys can be read are left behind by the migration
+    /// under way. Durable when it returns.
     ///
     /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) without a reason, [`NotFound`](ErrorKind::NotFound) if the entry is not there any more.
+    /// [`InvalidInput`](ErrorKind::InvalidInput) without a reason, [`NotFound`](ErrorKind::NotFound) if the entry is not there any more,
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if only a migration could leave it behind and there is none.
     pub fn drop_quarantined(&self, entry: &Quarantined, reason: &str) -> Result<()> {
         if reason.is_empty() {
             return Err(Error::new(

@@ -64,6 +64,7 @@ pub(crate) fn start(
         };
         Some(Error::new(ErrorKind::InvalidInput, format!("{id} cannot be the target: {problem}")))
     })?;
+    tenant.forget_dropped()?;
     let epoch = control.next_epoch();
     let status = phase::after(&control.record().status, Move::Start, Some(space.id), epoch)
         .map_err(|illegal| Error::new(ErrorKind::IllegalMove, illegal.to_string()))?;

@@ -63,7 +63,9 @@ impl Inner {
         let key = damage.key.as_slice();
         let note = RowId::Note(NoteId::Quarantine { family: damage.family, key: key.to_vec().into() });
         match space.quarantined(self.id, &note) {
-            Ok(Some(there)) if there.to == damage.to => return Ok(()),
+            Ok(Some(there)) if there.to == damage.to || (there.dropped && damage.to < there.to) => {
+                return Ok(());
+            }
             Err(err) if err.kind() != ErrorKind::Corrupt => return Err(err),
             _ => {}
         }
@@ -72,6 +74,7 @@ impl Inner {
             to: damage.to.clone(),
             reason: short_reason(&damage.reason),
             at_ms: self.shared.now_ms(),
+            dropped: false,
         };
         let row = space.row_of(damage.family, key);
         let entry =
@@ -96,7 +99,7 @@ impl Inner {
         let op = self.enter("list what cannot be read")?;
         let mut found = Vec::new();
         for space in op.by_id() {
-            found.extend(self.noted(space)?.into_iter().map(|noted| listed(space, noted)));
+            found.extend(self.held(space)?.into_iter().map(|noted| listed(space, noted)));
         }
         Ok(found)
     }
@@ -104,27 +107,40 @@ impl Inner {
     /// How much is set aside.
     pub(crate) fn count_quarantined(&self) -> Result<u64> {
         let op = self.enter("count what cannot be read")?;
-        let mut count = 0;
-        for space in op.by_id() {
-            space.scan(self.id, Prefix::Quarantined, None, |_, _| {
-                count += 1;
-                Ok(std::ops::ControlFlow::Continue(()))
-            })?;
-        }
-        Ok(count)
+        op.by_id().try_fold(0, |count, space| Ok(count + self.held(space)?.len() as u64))
     }
 
     /// Whether a definition is set aside, in either store.
     pub(crate) fn has_unreadable_definitions(&self) -> Result<bool> {
         let op = self.enter("look for definitions that cannot be read")?;
         for space in op.by_id() {
-            // Definitions are the first family.
-            let first = space.first(self.id, Prefix::Quarantined)?;
-            if matches!(first, Some(RowId::Note(NoteId::Quarantine { family: Family::Definitions, .. }))) {
+            if self.held(space)?.iter().any(|noted| noted.family == Family::Definitions) {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Something that is set aside in this store, in words.
+    pub(crate) fn first_quarantined(&self, space: &Space) -> Result<Option<String>> {
+        Ok(self.held(space)?.into_iter().next().map(|noted| listed(space, noted).what))
+    }
+
+    /// What was given up when an earlier migration left it behind is still there: it is to be seen to again.
+    pub(crate) fn forget_dropped(&self) -> Result<()> {
+        let op = self.enter("forget what was dropped")?;
+        for space in op.by_id() {
+            let mut changes = Changes::default();
+            for Noted { note, record, .. } in self.noted(space)? {
+                if record.dropped {
+                    changes.put(note, Record::Quarantine(QuarantineRecord { dropped: false, ..record }));
+                }
+            }
+            if !changes.is_empty() {
+                space.apply(self.id, &changes, self.shared.write())?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks at everything that is set aside once more. What can be read again, or is in the other store, is taken back.
@@ -144,24 +160,32 @@ impl Inner {
         Ok(retried)
     }
 
-    /// What an entry stands for, if it is there.
+    /// Says why an entry cannot be dropped, if it cannot.
     pub(crate) fn find_quarantined(&self, entry: &Quarantined) -> Result<()> {
         let op = self.enter("look for what cannot be read")?;
-        self.space_with(&op, entry).map(drop)
+        let (_, noted) = self.space_with(&op, entry)?;
+        if noted.record.to.is_empty() || op.other.is_some() {
+            return Ok(());
+        }
+        let message = format!("only a migration can leave this behind, so start one first: {}", entry.what);
+        Err(Error::new(ErrorKind::IllegalMove, message))
     }
 
     /// Removes what an entry stands for, and the entry. What hangs on it goes with it.
     pub(crate) fn drop_quarantined(&self, entry: &Quarantined) -> Result<()> {
         let op = self.enter("drop what cannot be read")?;
         let (space, noted) = self.space_with(&op, entry)?;
-        let row = space.row_of(noted.family, &noted.key).filter(|_| noted.record.to.is_empty());
+        if !noted.record.to.is_empty() {
+            return self.drop_range(space, noted);
+        }
+        let row = space.row_of(noted.family, &noted.key);
         let locks = &self.locks;
         let mut changes = Changes::default();
         match &row {
             Some(RowId::Definition { name, version }) => {
                 let _lock = locks.definitions.lock((self.id, &**name, *version));
                 self.known.forget();
-                space.remove_damaged(self.id, &noted.note, &noted.record, &changes)
+                space.remove_damaged(self.id, &noted.note, &changes)
             }
             Some(RowId::Instance { id }) => {
                 let holders = self.keys_of(space, *id)?;
@@ -173,7 +197,7 @@ impl Inner {
                     }
                 }
                 self.remove_instance(space, *id, &mut changes)?;
-                space.remove_damaged(self.id, &noted.note, &noted.record, &changes)?;
+                space.remove_damaged(self.id, &noted.note, &changes)?;
                 self.leases.end_instance(*id);
                 self.waiters.ended();
                 Ok(())
@@ -187,24 +211,43 @@ impl Inner {
                     changes.delete(noted.note);
                     return space.apply(self.id, &changes, self.shared.write());
                 }
-                space.remove_damaged(self.id, &noted.note, &noted.record, &changes)
+                space.remove_damaged(self.id, &noted.note, &changes)
             }
             Some(RowId::Step { instance, step }) => {
                 let _instance = locks.instances.lock((self.id, *instance));
                 self.ready_rows(space, *instance, Some(&**step), &mut changes)?;
-                space.remove_damaged(self.id, &noted.note, &noted.record, &changes)?;
+                space.remove_damaged(self.id, &noted.note, &changes)?;
                 self.index_again(space, &RowId::Instance { id: *instance })
             }
             Some(RowId::Request { id }) => {
                 let _request = locks.requests.lock((self.id, &**id));
-                space.remove_damaged(self.id, &noted.note, &noted.record, &changes)
+                space.remove_damaged(self.id, &noted.note, &changes)
             }
-            _ => {
-                // Names that are not known any more may be among them.
-                self.known.forget();
-                space.remove_damaged(self.id, &noted.note, &noted.record, &changes)
-            }
+            _ => space.remove_damaged(self.id, &noted.note, &changes),
         }
+    }
+
+    /// Not every store that cannot read the keys of a range can remove its rows: then they are left behind.
+    fn drop_range(&self, space: &Space, noted: Noted) -> Result<()> {
+        let Noted { note, family, key, mut record } = noted;
+        // Names that are not known any more may be among them.
+        self.known.forget();
+        let removed = readable(space.remove_range(family, &key, &record.to))?.is_some();
+        let mut changes = Changes::default();
+        if removed && space.shows(family, &key, &record.to)? {
+            changes.delete(note);
+        } else {
+            record.dropped = true;
+            changes.put(note, Record::Quarantine(record));
+        }
+        space.apply(self.id, &changes, crate::store::Write::Synced)
+    }
+
+    /// What is set aside and was not given up.
+    fn held(&self, space: &Space) -> Result<Vec<Noted>> {
+        let mut noted = self.noted(space)?;
+        noted.retain(|noted| !noted.record.dropped);
+        Ok(noted)
     }
 
     fn noted(&self, space: &Space) -> Result<Vec<Noted>> {
@@ -222,6 +265,7 @@ impl Inner {
                         to: Vec::new(),
                         reason: "its note cannot be read either".to_owned(),
                         at_ms: 0,
+                        dropped: false,
                     },
                 };
                 found.push(Noted { family: *family, key: key.to_vec(), record, note });
@@ -235,7 +279,7 @@ impl Inner {
     fn space_with<'o>(&self, op: &'o Operation<'_>, entry: &Quarantined) -> Result<(&'o Space, Noted)> {
         let there = |noted: &Noted| noted.family == entry.family && noted.key == entry.key;
         if let Some(space) = op.by_id().find(|space| space.id == entry.store)
-            && let Some(noted) = self.noted(space)?.into_iter().find(there)
+            && let Some(noted) = self.held(space)?.into_iter().find(there)
         {
             return Ok((space, noted));
         }
@@ -446,8 +490,9 @@ impl Quarantined {
             to: Vec::new(),
             reason: "its note cannot be read either".to_owned(),
             at_ms: 0,
+            dropped: false,
         });
-        let QuarantineRecord { to, reason, at_ms } = record;
+        let QuarantineRecord { to, reason, at_ms, .. } = record;
         let to = (!to.is_empty()).then_some(to);
         let row = row.map_or_else(|| format!("the key {}", hex(key)), super::describe);
         let what = match &to {

@@ -270,6 +270,9 @@ pub struct QuarantineRecord {
     pub reason: String,
     /// When it was found, in milliseconds since 1970.
     pub at_ms: u64,
+    /// Somebody has given it up, and it is left behind by the migration under way: rows of which not even the keys can be read cannot be
+    /// removed one by one.
+    pub dropped: bool,
 }
 
 impl fmt::Debug for NoteRecord {

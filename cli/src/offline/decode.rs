@@ -183,7 +183,12 @@ fn of_note(it: &NoteRecord) -> Vec<Field> {
 
 fn of_quarantine(it: &QuarantineRecord) -> Vec<Field> {
     let to = if it.to.is_empty() { "one row".to_owned() } else { format!("up to key {}", cut_hex(&it.to)) };
-    vec![field("extent", to), field("reason", format!("{:?}", it.reason)), field("found", utc(it.at_ms))]
+    vec![
+        field("extent", to),
+        field("reason", format!("{:?}", it.reason)),
+        field("found", utc(it.at_ms)),
+        field("dropped", it.dropped.to_string()),
+    ]
 }
 
 /// Bytes in hex, cut.

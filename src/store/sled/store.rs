@@ -122,9 +122,25 @@ impl SledStore {
         Ok(())
     }
 
-    /// Removes the first rows of a range, and says whether there were any.
-    fn remove_some(&self, family: Family, range: std::ops::Range<Vec<u8>>) -> Result<bool> {
+    /// Removes the first rows of a range, and says whether there were any. The inner error is one of reading them: nothing was written then.
+    fn remove_some(&self, family: Family, range: std::ops::Range<Vec<u8>>) -> Result<Result<bool>> {
         let _applying = self.applying.lock();
+        let (batch, removed, bytes) = match self.removals(family, range) {
+            Ok(removals) => removals,
+            Err(err) => return Ok(Err(err)),
+        };
+        if removed > 0 {
+            self.apply_rows(batch, bytes)?;
+        }
+        Ok(Ok(removed > 0))
+    }
+
+    /// The removal of the first rows of a range, chunks included; how many they are, and the bytes of their keys.
+    fn removals(
+        &self,
+        family: Family,
+        range: std::ops::Range<Vec<u8>>,
+    ) -> Result<(sled::Batch, usize, usize)> {
         let mut batch = sled::Batch::default();
         let (mut removed, mut bytes) = (0, 0);
         let mut rows = self.db.range(range);
@@ -140,10 +156,7 @@ impl SledStore {
             batch.remove(key);
             removed += 1;
         }
-        if removed > 0 {
-            self.apply_rows(batch, bytes)?;
-        }
-        Ok(removed > 0)
+        Ok((batch, removed, bytes))
     }
 
     /// The value behind a row that was just read; if it has been replaced since, the one of now.
@@ -204,15 +217,15 @@ impl Store for SledStore {
 
     fn remove_range(&self, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
         let Some(range) = rows::range(family, from, to) else { return self.group.poison().check() };
-        let mut more = true;
-        while more {
+        let mut more = Ok(true);
+        while matches!(more, Ok(true)) {
             let apply = || {
                 more = self.remove_some(family, range.clone())?;
                 Ok(())
             };
             self.group.commit(self.at_least(Write::Relaxed, 0), apply, |level| self.make_durable(level))?;
         }
-        Ok(())
+        more.map(drop)
     }
 
     fn stats(&self) -> Stats {

@@ -5,12 +5,11 @@
 
 use std::ops::ControlFlow;
 
-use cutover_formats::record::QuarantineRecord;
 use cutover_formats::{Family, NoteId, Prefix, Record, RowId, TenantId};
 
 use super::{Changes, Space};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::prefix_end;
+use crate::store::{Write, prefix_end};
 
 /// Most tries to find the end of what a store cannot read: enough for the bits of a key in which its neighbours differ.
 const TRIES: usize = 512;
@@ -75,6 +74,11 @@ impl Space {
                 last.push(0);
                 last
             });
+            // It may be only the way there from the row before that cannot be gone.
+            if self.reads_from(family, &key, &to)? {
+                from = key;
+                continue;
+            }
             let next = self.readable_after(family, &key, &to)?;
             let reason = self.failed(family, error).to_string();
             survey.damaged.push(Damage {
@@ -127,24 +131,23 @@ impl Space {
         self.store.get(family, key).map(|found| found.is_some()).map_err(|err| self.failed(family, err))
     }
 
-    /// Removes what a note sets aside and applies `changes`, which take the note away. Not atomic, the note goes last.
+    /// Removes the row that a note sets aside, and the note, together with `changes`.
     pub(crate) fn remove_damaged(
         &self,
         tenant: TenantId,
         note: &RowId<'static>,
-        record: &QuarantineRecord,
         changes: &Changes,
     ) -> Result<()> {
         let RowId::Note(NoteId::Quarantine { family, key }) = note else { return Ok(()) };
-        if !record.to.is_empty() {
-            self.store.remove_range(*family, key, &record.to).map_err(|err| self.failed(*family, err))?;
-        }
         let mut batch = self.encode(tenant, changes)?;
-        if record.to.is_empty() {
-            batch.delete(*family, key);
-        }
+        batch.delete(*family, key);
         batch.append(&self.encode(tenant, &Changes::removal(note.clone()))?);
-        self.commit(&batch, crate::store::Write::Synced)
+        self.commit(&batch, Write::Synced)
+    }
+
+    /// Removes the rows from one key up to another, as they stand in this store.
+    pub(crate) fn remove_range(&self, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
+        self.store.remove_range(family, from, to).map_err(|err| self.failed(family, err))
     }
 
     fn see(&self, survey: &mut Survey, family: Family, key: &[u8], value: &[u8]) {
@@ -235,7 +238,7 @@ mod tests {
 
     use super::*;
     use crate::store::memory::MemoryDriver;
-    use crate::store::{Batch, Driver as _, Store, Visit, Write};
+    use crate::store::{Batch, Driver as _, Store, Visit};
 
     #[test]
     fn a_key_between_two_others_is_between_them() {

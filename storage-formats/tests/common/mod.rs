@@ -251,7 +251,12 @@ impl<S: Source> Rows<S> {
     }
 
     fn quarantine(&mut self) -> QuarantineRecord {
-        QuarantineRecord { to: self.bytes(), reason: self.name(), at_ms: self.0.number() }
+        QuarantineRecord {
+            to: self.bytes(),
+            reason: self.name(),
+            at_ms: self.0.number(),
+            dropped: self.coin(),
+        }
     }
 
     fn note_id(&mut self) -> NoteId<'static> {

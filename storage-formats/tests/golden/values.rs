@@ -75,8 +75,12 @@ pub(crate) fn records() -> Vec<(&'static str, RowId<'static>, Record)> {
     all.extend(steps().map(|(name, record)| (name, step_row(), Record::Step(record))));
     let note_row = || RowId::Note(NoteId::CopyPosition { migration: 41 });
     all.extend(notes().map(|(name, record)| (name, note_row(), Record::Note(record))));
-    let quarantine =
-        QuarantineRecord { to: vec![0, 0, 0, 7, 0x62], reason: "torn".to_owned(), at_ms: 1_790_000_000_900 };
+    let quarantine = QuarantineRecord {
+        to: vec![0, 0, 0, 7, 0x62],
+        reason: "torn".to_owned(),
+        at_ms: 1_790_000_000_900,
+        dropped: true,
+    };
     let closed = Record::Closed(ClosedRecord { count: 4 });
     all.push(("record-closed", RowId::Note(NoteId::Closed), closed));
     all.push(("record-quarantine", quarantine_row(), Record::Quarantine(quarantine)));
