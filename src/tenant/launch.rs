@@ -188,7 +188,7 @@ impl Inner {
         self.doubts.check(&id)?;
         let now_ms = self.shared.now_ms();
         let mut best: Option<KeyRecord> = None;
-        for space in op.home_first().take(1) {
+        for space in op.home_first() {
             let Some(record) = space.key(self.id, &id)? else { continue };
             if record.ended.is_some_and(|end| end.out_of_scope_ms <= now_ms) {
                 continue;

@@ -84,7 +84,7 @@ impl Inner {
             return Ok(None);
         }
         copies.put(row.clone(), Record::Request(request));
-        copies.mark(index);
+        
         Ok(Some(at_ms))
     }
 }

@@ -272,12 +272,12 @@ impl World {
         let (input, result) = got;
         let Some(one) = place.map(|place| &self.instances[place]) else {
             return match (input, result) {
-                _ if at.struck || self.in_doubt() => Ok(vec![self]),
+                _ if at.excused() || self.in_doubt() => Ok(vec![self]),
                 (Ok(None), Err(err)) if err.kind() == ErrorKind::NotFound => Ok(vec![self]),
                 _ => Err(format!("an id that was never given has payloads: {got:?}")),
             };
         };
-        let (expired, excused) = (one.expired(at.now_ms), at.struck || one.doubtful);
+        let (expired, excused) = (one.expired(at.now_ms), at.excused() || one.doubtful);
         let due = one.steps.get("a").filter(|step| step.state == StepState::Completed);
         let due = due.map(|_| ops::RESULT.to_vec());
         let input_right = match input {
