@@ -150,7 +150,17 @@ impl Worker {
         }
         let row = RowId::Step { instance: task.instance, step: task.step.clone().into() };
         let step = space.step(tenant.id, &row)?;
-        let Some(step) = step.filter(|step| matches!(step.state, StepState::Ready { .. })) else {
+        let ready_at = step.as_ref().and_then(|step| match step.state {
+            StepState::Ready { at_ms } => Some(at_ms),
+            _ => None,
+        });
+        // A report whose outcome was unknown may have been committed all the same. Then its lease is over, and this one is late.
+        let settled = |step: &StepRecord| step.history.iter().any(|one| one.token == lease.token);
+        let Some(step) = step.filter(|step| ready_at.is_some() && !settled(step)) else {
+            tenant.leases.end(task.instance, &task.step);
+            if let Some(at_ms) = ready_at {
+                tenant.queue.offer(Entry { at_ms, ..lease.entry });
+            }
             return Ok(Settled::Stale { why: SETTLED });
         };
         let mut changes = Changes::default();
@@ -240,8 +250,14 @@ impl Inner {
         }
         let row = RowId::Step { instance: entry.instance, step: entry.step.clone().into() };
         let Some(step) = space.step(self.id, &row)? else { return Ok(None) };
-        if step.state != (StepState::Ready { at_ms: entry.at_ms }) {
-            return Ok(None);
+        match step.state {
+            StepState::Ready { at_ms } if at_ms == entry.at_ms => {}
+            StepState::Ready { at_ms } => {
+                // It was put off by a report that came to nothing as far as its worker knows: nobody has offered it since.
+                self.queue.offer(Entry { at_ms, ..entry.clone() });
+                return Ok(None);
+            }
+            _ => return Ok(None),
         }
         let token = self.shared.next_token();
         self.leases.give(Lease {

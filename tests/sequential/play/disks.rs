@@ -25,8 +25,10 @@ struct State {
     armed: Option<(Fault, u8)>,
     /// How many calls have failed.
     fired: u64,
-    /// Opened stores that take no more writes.
+    /// Opened stores of which a call has failed.
     broken: Vec<PathBuf>,
+    /// Those of them that were opened again since somebody asked.
+    mended: Vec<PathBuf>,
 }
 
 impl Disks {
@@ -45,10 +47,23 @@ impl Disks {
         self.state.lock().fired
     }
 
-    /// Whether the store at this path takes no more writes, or with `None` whether any does.
+    /// Whether a call of the store at this path has failed since it was opened, or with `None` of any store.
     pub fn is_broken(&self, path: Option<&Path>) -> bool {
         let broken = &self.state.lock().broken;
         path.map_or(!broken.is_empty(), |path| broken.iter().any(|other| other == path))
+    }
+
+    /// The stores that had failed and were opened again since this was asked last.
+    pub fn take_mended(&self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.state.lock().mended)
+    }
+
+    /// Lets nothing fail while `act` is under way.
+    pub fn spared<T>(&self, act: impl FnOnce() -> T) -> T {
+        let armed = self.state.lock().armed.take();
+        let done = act();
+        self.state.lock().armed = armed;
+        done
     }
 
     /// How many stores hold something.
@@ -95,6 +110,9 @@ impl Driver for Disks {
         }
         let inner = self.memory.open(path)?;
         let mut state = self.state.lock();
+        if state.broken.iter().any(|other| other == path) {
+            state.mended.push(path.to_owned());
+        }
         state.broken.retain(|other| other != path);
         if !state.used.iter().any(|other| other == path) {
             state.used.push(path.to_owned());
@@ -129,13 +147,18 @@ impl Disk {
     }
 
     fn read(&self) -> Result<()> {
-        self.disks.fails(|fault| fault == Fault::Read).map_or(Ok(()), |_| Err(failure()))
+        self.disks.fails(|fault| fault == Fault::Read).map_or(Ok(()), |_| Err(self.fail()))
+    }
+
+    /// A call has failed. Whoever is called so may want to be opened again.
+    fn fail(&self) -> Error {
+        self.disks.state.lock().broken.push(self.path.clone());
+        failure()
     }
 
     fn break_it(&self) -> Error {
         self.broken.store(true, Ordering::SeqCst);
-        self.disks.state.lock().broken.push(self.path.clone());
-        failure()
+        self.fail()
     }
 }
 

@@ -14,6 +14,7 @@
 )]
 
 mod disks;
+mod look;
 pub mod ops;
 mod run;
 mod steer;

@@ -78,6 +78,7 @@ impl Run {
     pub(super) fn step(&mut self) -> bool {
         let more = self.engine().step().expect("it is open");
         self.observe();
+        self.mended();
         more
     }
 
@@ -127,9 +128,13 @@ impl Run {
         self.now_ms += jump_ms;
         self.clock.set_wall(if orderly && jump_ms == 0 { self.now_ms - 100_000 } else { self.now_ms });
         self.open();
-        let now_ms = self.now_ms;
+        drop(self.disks.take_mended());
         for seat in 0..self.seats.len() {
             self.sit_down(seat);
+        }
+        self.learn_time();
+        let now_ms = self.now_ms;
+        for seat in 0..self.seats.len() {
             let worlds = std::mem::take(&mut self.seats[seat].worlds);
             let worlds = worlds.into_iter().map(|world| world.reopen(gone != Gone::Closed, now_ms));
             self.seats[seat].worlds = worlds.collect();

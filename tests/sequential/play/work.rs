@@ -1,5 +1,7 @@
 //! The part of the model that workers see: claims, leases, and what becomes of steps.
 
+use std::collections::BTreeSet;
+
 use cutover::{Beat, Ending, ErrorKind, Result, Settled, Task};
 
 use super::ops::{self, StepShape};
@@ -12,6 +14,14 @@ pub enum Report {
     Done(u8),
     /// It failed; when to try again.
     Failed(Option<u64>),
+}
+
+/// A claim and its answer.
+struct Asked<'a> {
+    queue: &'a str,
+    length_ms: u64,
+    got: &'a Result<Option<Task>>,
+    at: &'a At,
 }
 
 /// What workers say when they fail.
@@ -42,37 +52,32 @@ impl World {
             return Err(format!("the claim failed: {err:?}"));
         }
         let mut worlds = Vec::new();
-        self.walk(queue, length_ms, got, at, &mut worlds);
+        self.walk(&Asked { queue, length_ms, got, at }, BTreeSet::new(), &mut worlds);
         if worlds.is_empty() { Err(format!("nobody should have been given {got:?}")) } else { Ok(worlds) }
     }
 
     /// Goes through the steps that are ready, as the engine does, and notes every world in which it may have stopped as it did.
-    fn walk(
-        mut self,
-        queue: &str,
-        length_ms: u64,
-        got: &Result<Option<Task>>,
-        at: &At,
-        out: &mut Vec<World>,
-    ) {
+    fn walk(mut self, asked: &Asked<'_>, passed: BTreeSet<(usize, String)>, out: &mut Vec<World>) {
+        let failed = asked.got.is_err();
         loop {
-            if got.is_err() {
+            if failed {
                 out.push(self.clone());
             }
-            let Some((place, name)) = self.first(queue, at.now_ms) else {
-                if matches!(got, Ok(None)) {
+            let Some((place, name)) = self.first(asked.queue, &passed, asked.at.now_ms) else {
+                if matches!(asked.got, Ok(None)) {
                     out.push(self);
                 }
                 return;
             };
             if self.instances[place].doubtful {
-                let mut passed_over = self.clone();
-                passed_over.hide(place, &name);
-                passed_over.walk(queue, length_ms, got, at, out);
+                // It may be passed over for as long as it is in doubt, and as long as a lease lasts that may be over.
+                let mut over = passed.clone();
+                over.insert((place, name.clone()));
+                self.clone().walk(asked, over, out);
             }
             if !self.instances[place].cancel_requested {
-                if let Ok(Some(task)) = got
-                    && self.give(place, &name, length_ms, task, at)
+                if let Ok(Some(task)) = asked.got
+                    && self.give(place, &name, asked.length_ms, task, asked.at)
                 {
                     out.push(self);
                 }
@@ -82,27 +87,29 @@ impl World {
                 self.hide(place, &name);
                 continue;
             }
-            if got.is_err() {
-                let mut doubted = self.clone();
-                doubted.doubt(place, self.instances[place].launching.key);
-                out.push(doubted);
+            if failed {
+                out.push(self.clone().doubted(place));
             }
-            self.end(place, Ending::Cancelled, "cancelled", &[], at.now_ms);
-            if got.is_err() {
-                let mut doubted = self.clone();
-                doubted.doubt(place, self.instances[place].launching.key);
-                out.push(doubted);
+            self.end(place, Ending::Cancelled, "cancelled", &[], asked.at.now_ms);
+            if failed {
+                out.push(self.clone().doubted(place));
             }
         }
     }
 
+    fn doubted(mut self, place: usize) -> Self {
+        self.doubt(place, self.instances[place].launching.key);
+        self
+    }
+
     /// The step that is to be given next: by the time at which it became ready, then by instance, then by name.
-    fn first(&self, queue: &str, now_ms: u64) -> Option<(usize, String)> {
+    fn first(&self, queue: &str, passed: &BTreeSet<(usize, String)>, now_ms: u64) -> Option<(usize, String)> {
         let mut first = None;
         for (place, one) in self.instances.iter().enumerate().filter(|(_, one)| one.ended.is_none()) {
             for (name, step) in &one.steps {
                 let StepState::Ready(at_ms) = step.state else { continue };
-                if step.queue != queue || step.lease.is_some() || step.hidden || at_ms > now_ms {
+                let over = step.lease.is_some() || step.hidden || passed.contains(&(place, name.clone()));
+                if step.queue != queue || over || at_ms > now_ms {
                     continue;
                 }
                 let order = (at_ms, one.id, name.clone());
@@ -272,12 +279,12 @@ impl World {
         let (input, result) = got;
         let Some(one) = place.map(|place| &self.instances[place]) else {
             return match (input, result) {
-                _ if at.struck || self.in_doubt() => Ok(vec![self]),
+                _ if at.excused() || self.in_doubt() => Ok(vec![self]),
                 (Ok(None), Err(err)) if err.kind() == ErrorKind::NotFound => Ok(vec![self]),
                 _ => Err(format!("an id that was never given has payloads: {got:?}")),
             };
         };
-        let (expired, excused) = (one.expired(at.now_ms), at.struck || one.doubtful);
+        let (expired, excused) = (one.expired(at.now_ms), at.excused() || one.doubtful);
         let due = one.steps.get("a").filter(|step| step.state == StepState::Completed);
         let due = due.map(|_| ops::RESULT.to_vec());
         let input_right = match input {
