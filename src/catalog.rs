@@ -290,7 +290,9 @@ impl Catalog {
     fn check_closes(&self, space: &Space) -> Result<()> {
         let (mut slots, noted) = self.closes_of(space.id)?;
         let (there, noted) = (space.closes()?, noted.map_or(0, |record| record.count));
-        if there >= noted {
+        // One that ends with the process, and of which nothing is there, is a new one.
+        let is_new = || Ok::<_, Error>(there == 0 && self.driver(&space.driver)?.is_volatile());
+        if there >= noted || is_new()? {
             return slots.mend();
         }
         let [a, b] = slots.paths();

@@ -5,9 +5,10 @@
 //! clock under a running engine moves nothing, and one between two runs cannot take time back. Leases live in memory only
 //! and run on monotonic time.
 //!
-//! The mark lies ahead of every time that was handed out: time that comes to it waits until it was raised. So an engine that
-//! was not closed in order starts at most [`AHEAD`] after the last time that it told, or at wall time if that is later; what is kept for a while
-//! may go that much early then. An order to close leaves the mark at the last time told.
+//! No time is handed out beyond the mark: time that has come to it waits until it was raised. So an engine that was not closed in order starts
+//! at the mark, at most [`AHEAD`] after the last time that it told, or at wall time if that is later; what is kept for a while may
+//! go that much early then. Its time stands there until as much has passed, so that not even many such ends in a row take it further. A
+//! close in order leaves the mark at the last time told.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -101,12 +102,35 @@ pub(crate) trait Mark: Send + Sync {
     fn raise(&self, ms: u64) -> bool;
 }
 
+/// Where time goes on when an engine opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Start {
+    /// The time that runs on.
+    running_ms: u64,
+    /// Below this none is handed out.
+    least_ms: u64,
+}
+
+impl Start {
+    /// After an engine whose last durable mark this was.
+    pub(crate) fn after(wall_ms: u64, mark_ms: u64) -> Self {
+        // The mark was set at most so far ahead of the time that ran then.
+        Self { running_ms: wall_ms.max(mark_ms.saturating_sub(AHEAD)), least_ms: mark_ms }
+    }
+
+    /// The mark that has to be durable before the first time is handed out.
+    pub(crate) fn mark_ms(self) -> u64 {
+        self.running_ms.saturating_add(AHEAD)
+    }
+}
+
 /// The engine's clock; see the module.
 pub(crate) struct EngineClock {
     source: Arc<dyn Clock>,
-    /// Engine time less monotonic time.
+    /// The time that runs less monotonic time.
     offset_ms: u64,
-    /// The durable mark: every time handed out is below it, or at it while it cannot be raised.
+    least_ms: u64,
+    /// The durable mark: no time that is handed out is beyond it.
     mark_ms: AtomicU64,
     mark: Arc<dyn Mark>,
     /// Whether time was handed out since the mark was raised last: nobody needs one that is ahead of an engine at rest.
@@ -115,16 +139,18 @@ pub(crate) struct EngineClock {
 }
 
 impl EngineClock {
-    /// When an engine starts whose last mark was `high_water_ms`.
-    pub(crate) fn start_ms(source: &dyn Clock, high_water_ms: u64) -> u64 {
-        source.wall_ms().max(high_water_ms)
-    }
-
-    /// A clock that stands at `start_ms`. `mark` has made durable that it may come to [`AHEAD`] after that.
-    pub(crate) fn open(source: Arc<dyn Clock>, start_ms: u64, mark: Arc<dyn Mark>) -> Self {
-        let offset_ms = start_ms.saturating_sub(millis(source.monotonic()));
-        let mark_ms = AtomicU64::new(start_ms.saturating_add(AHEAD));
-        Self { source, offset_ms, mark_ms, mark, used: AtomicBool::new(false), raising: Mutex::new(()) }
+    /// A clock that goes on at `start`, whose mark `mark` has made durable.
+    pub(crate) fn open(source: Arc<dyn Clock>, start: Start, mark: Arc<dyn Mark>) -> Self {
+        let offset_ms = start.running_ms.saturating_sub(millis(source.monotonic()));
+        Self {
+            source,
+            offset_ms,
+            least_ms: start.least_ms,
+            mark_ms: AtomicU64::new(start.mark_ms()),
+            mark,
+            used: AtomicBool::new(false),
+            raising: Mutex::new(()),
+        }
     }
 
     /// Milliseconds since 1970; never goes back, also not over a crash. Stands still while the mark cannot be raised.
@@ -135,21 +161,26 @@ impl EngineClock {
             self.used.store(true, Ordering::Relaxed);
         }
         // Pairs with the store in `raise`: who sees a mark sees that it is durable.
-        if now_ms < self.mark_ms.load(Ordering::Acquire) {
+        if now_ms <= self.mark_ms.load(Ordering::Acquire) {
             return now_ms;
         }
         let _raising = self.raising.lock();
-        now_ms.min(self.raise(now_ms, 1))
+        now_ms.min(self.raise(now_ms, 0))
     }
 
     /// The same for whoever only wants to know whether to look: nothing durable may come of it.
     pub(crate) fn peek_ms(&self) -> u64 {
+        self.running_ms().max(self.least_ms)
+    }
+
+    /// The time that runs, also while the least that is handed out is later. The mark is set ahead of this one.
+    fn running_ms(&self) -> u64 {
         self.offset_ms.saturating_add(millis(self.source.monotonic()))
     }
 
     /// Raises the mark before somebody has to wait for it, if time is in use and has nearly come to it.
     pub(crate) fn keep_ahead(&self) {
-        let now_ms = self.peek_ms();
+        let now_ms = self.running_ms();
         let near = |mark_ms: u64| mark_ms.saturating_sub(now_ms) < SOON;
         if !self.used.load(Ordering::Relaxed) || !near(self.mark_ms.load(Ordering::Acquire)) {
             return;
@@ -200,16 +231,46 @@ mod tests {
         }
     }
 
-    fn clock(wall_ms: u64, high_water_ms: u64) -> (Arc<ManualClock>, Arc<Noted>, EngineClock) {
+    fn clock(wall_ms: u64, closed_ms: u64) -> (Arc<ManualClock>, Arc<Noted>, EngineClock) {
         let (source, noted) = (Arc::new(ManualClock::at(wall_ms)), Arc::new(Noted::default()));
-        let start = EngineClock::start_ms(&*source, high_water_ms);
+        let start = Start::after(source.wall_ms(), closed_ms);
         let clock = EngineClock::open(source.clone(), start, noted.clone());
         (source, noted, clock)
     }
 
     #[test]
+    fn many_ends_in_a_row_take_time_no_further_than_one() {
+        let (source, mut mark_ms, mut last_ms) = (Arc::new(ManualClock::at(1_000_000)), 0, 0);
+        for round in 0..100 {
+            let start = Start::after(source.wall_ms(), mark_ms);
+            let noted = Arc::new(Noted::default());
+            let clock = EngineClock::open(source.clone(), start, noted.clone());
+            for _ in 0..4 {
+                let now_ms = clock.now_ms();
+                assert!(last_ms <= now_ms && now_ms <= source.wall_ms() + AHEAD, "{last_ms} {now_ms}");
+                last_ms = now_ms;
+                clock.keep_ahead();
+                source.advance(Duration::from_millis(3));
+            }
+            // Every third one is closed in order.
+            let mark = noted.marks.lock().last().copied().unwrap_or(start.mark_ms());
+            mark_ms = if round % 3 == 0 { clock.now_ms() } else { mark };
+        }
+        assert!(mark_ms <= source.wall_ms() + AHEAD);
+    }
+
+    #[test]
+    fn a_wall_clock_that_was_set_back_takes_no_time_back() {
+        let start = Start::after(5, 1_000_000);
+        assert_eq!(start, Start { running_ms: 1_000_000 - AHEAD, least_ms: 1_000_000 });
+        assert_eq!(Start::after(2_000_000, 1_000_000).running_ms, 2_000_000);
+    }
+
+    #[test]
     fn engine_time_follows_monotonic_time_and_never_starts_below_the_mark() {
         let (source, _, clock) = clock(1_000, 5_000);
+        assert_eq!(clock.now_ms(), 5_000);
+        source.advance(Duration::from_millis(AHEAD));
         assert_eq!(clock.now_ms(), 5_000);
         source.advance(Duration::from_millis(250));
         source.set_wall(9_000_000);
@@ -219,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_time_handed_out_is_below_a_durable_mark() {
+    fn no_time_handed_out_is_beyond_a_durable_mark() {
         let (source, noted, clock) = clock(10_000, 0);
         let mut mark = 10_000 + AHEAD;
         let mut random = fastrand::Rng::with_seed(7);
@@ -230,7 +291,7 @@ mod tests {
             }
             let now = clock.now_ms();
             mark = noted.marks.lock().last().copied().unwrap_or(mark);
-            assert!(now < mark && mark <= now + AHEAD, "{now} {mark}");
+            assert!(now <= mark && mark <= now + AHEAD, "{now} {mark}");
         }
         source.advance(Duration::from_secs(36_000));
         let now = clock.now_ms();

@@ -116,7 +116,10 @@ impl Files for SystemFiles {
 
     fn make_dir(&self, dir: &Path) -> io::Result<()> {
         if dir.is_symlink() && !dir.exists() {
-            return Err(io::Error::other("it is a symbolic link that leads nowhere"));
+            return Err(io::Error::new(
+                io::ErrorKind::NotADirectory,
+                "it is a symbolic link that leads nowhere",
+            ));
         }
         let mut builder = DirBuilder::new();
         builder.recursive(true);

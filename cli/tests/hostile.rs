@@ -87,7 +87,7 @@ fn paths_and_names_that_cannot_be_are_refused_in_one_sentence() {
         refused(&with(command, not_utf8.clone()), "there is no directory");
         refused(&with(command, at("dangling")), "there is no directory");
         refused(&with(command, at("file")), "is not a directory");
-        refused(&with(command, OsString::from("y".repeat(10_000))), "there is no directory");
+        refused(&with(command, OsString::from("y".repeat(10_000))), "cannot be a directory's name");
     }
     refused(&with("run", at("file")), "is not a directory");
     refused(&with("run", at("dangling")), "leads nowhere");

@@ -10,7 +10,7 @@ use cutover_formats::{Phase, Role, StoreId};
 use super::mark::EngineMark;
 use super::{Builder, Core, Engine, Open, start_threads};
 use crate::catalog::{Catalog, Released};
-use crate::clock::{AHEAD, EngineClock};
+use crate::clock::{EngineClock, Start};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::dir::{DataDir, Dir};
 use crate::meta::slot::Slots;
@@ -52,11 +52,11 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     mark.mend()?;
     catalog.mend()?;
     let controls = unmended.into_iter().flatten().map(Control::mend).collect::<Result<Vec<_>>>()?;
-    let start_ms = EngineClock::start_ms(&*builder.clock, last.clock_ms);
+    let start = Start::after(builder.clock.wall_ms(), last.clock_ms);
     // The incarnation is durable before any token is given: all leases from before are void. So is the mark before any time.
     let incarnation = last.incarnation + 1;
-    let mark = Arc::new(EngineMark::open(mark, incarnation, start_ms.saturating_add(AHEAD))?);
-    let clock = EngineClock::open(builder.clock, start_ms, mark.clone());
+    let mark = Arc::new(EngineMark::open(mark, incarnation, start.mark_ms())?);
+    let clock = EngineClock::open(builder.clock, start, mark.clone());
     let shared =
         Arc::new(Shared::new(dir, clock, builder.durability, catalog, builder.observer, incarnation));
     let (deleted, kept): (Vec<_>, Vec<_>) =

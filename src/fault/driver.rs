@@ -56,6 +56,10 @@ impl Driver for FaultDriver {
         self.inner.open_read_only(path)
     }
 
+    fn is_volatile(&self) -> bool {
+        self.inner.is_volatile()
+    }
+
     fn destroy(&self, path: &Path) -> Result<()> {
         let destroy = || self.inner.destroy(path);
         run(&self.faults, Act::Destroy, path, destroy, |effect| match effect {

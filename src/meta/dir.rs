@@ -93,9 +93,12 @@ impl Dir {
     }
 
     fn make(&self) -> Result<()> {
-        self.files
-            .make_dir(&self.path)
-            .map_err(|err| Error::io(format!("making the directory {}", self.path.display()), err))
+        self.files.make_dir(&self.path).map_err(|err| match err.kind() {
+            Io::NotADirectory => {
+                Error::new(ErrorKind::Foreign, format!("{} is not a directory: {err}", self.path.display()))
+            }
+            _ => Error::io(format!("making the directory {}", self.path.display()), err),
+        })
     }
 
     fn failed(&self, doing: &str, name: &str, err: io::Error) -> Error {
@@ -187,6 +190,10 @@ fn is_there(dir: &Dir) -> Result<bool> {
         Err(err) if err.kind() == Io::NotFound => Ok(false),
         Err(err) if err.kind() == Io::NotADirectory => {
             Err(Error::new(ErrorKind::Foreign, format!("{} is not a directory", dir.path.display())))
+        }
+        Err(err) if err.kind() == Io::InvalidFilename => {
+            let message = format!("{} cannot be a directory's name: {err}", dir.path.display());
+            Err(Error::new(ErrorKind::InvalidInput, message))
         }
         Err(err) => Err(Error::io(format!("reading {}", dir.path.display()), err)),
     }

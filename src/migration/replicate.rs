@@ -14,7 +14,6 @@ use super::driver;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::shared::Thread;
-use crate::sync::Instant;
 use crate::sync::atomic::Ordering;
 use crate::tenant::Inner;
 use crate::tenant::control::Control;
@@ -36,9 +35,9 @@ struct Work {
     task: Task,
     position: Position,
     rate: u64,
-    /// Not before, to keep to the rate.
-    next: Instant,
-    began: Instant,
+    /// Not before, to keep to the rate. On the engine's monotonic clock, as all times here.
+    next: Duration,
+    began: Duration,
     began_bytes: u64,
     rows: u64,
     bytes: u64,
@@ -75,7 +74,7 @@ impl Replicator {
             }
             Err(_) => return Some(RETRY),
         };
-        let now = Instant::now();
+        let now = tenant.shared.clock.monotonic();
         let work = self.work.entry(tenant.id).or_insert_with(|| Work::new(&job, now));
         if (work.epoch, work.mends) != (job.epoch, job.mends)
             || (work.task == Task::Verify) != (job.next == Next::Verify)
@@ -86,8 +85,8 @@ impl Replicator {
             // What was paused for at the old rate may be an hour away.
             (work.rate, work.next) = (job.rate, now);
         }
-        if let Some(early) = work.next.checked_duration_since(now).filter(|early| !early.is_zero()) {
-            return Some(early);
+        if now < work.next {
+            return Some(work.next - now);
         }
         match work.step(tenant, &job) {
             Ok(true) => {
@@ -95,12 +94,12 @@ impl Replicator {
                 tenant.shared.wake(Thread::Driver);
                 Some(Duration::ZERO)
             }
-            Ok(false) => Some(work.next.saturating_duration_since(Instant::now())),
+            Ok(false) => Some(work.next.saturating_sub(tenant.shared.clock.monotonic())),
             Err(_) if tenant.shared.is_closed() => None,
             Err(err) => {
                 // What is there is looked at again from the start, because what failed may have left a store half written; and not
                 // before the pause is over, however often other tenants call for a step meanwhile.
-                *work = Work::new(&job, Instant::now() + RETRY);
+                *work = Work::new(&job, tenant.shared.clock.monotonic() + RETRY);
                 let error = err.to_string();
                 tenant.control.lock().drive.error = Some(error.clone());
                 tenant.shared.emit(|| Event::Failed { tenant: tenant.name.clone(), error });
@@ -129,7 +128,7 @@ impl Replicator {
 }
 
 impl Work {
-    fn new(job: &Job, begin: Instant) -> Self {
+    fn new(job: &Job, begin: Duration) -> Self {
         let task = if job.next == Next::Copy { Task::Count } else { Task::Verify };
         Self {
             epoch: job.epoch,
@@ -163,13 +162,14 @@ impl Work {
             }
         };
         let done = batched.done;
-        self.add(batched, job.rate);
+        let now = tenant.shared.clock.monotonic();
+        self.add(batched, job.rate, now);
         let mut control = tenant.control.lock();
         let mends = tenant.mends.load(Ordering::Acquire);
         if (control.record().status.epoch, mends) != (job.epoch, job.mends) {
             return Ok(true);
         }
-        self.show(&mut control);
+        self.show(&mut control, now);
         if !done {
             return Ok(false);
         }
@@ -200,28 +200,28 @@ impl Work {
         self.copied = copied;
         self.bytes = bytes;
         self.began_bytes = bytes;
-        self.began = Instant::now();
+        self.began = tenant.shared.clock.monotonic();
         Ok(())
     }
 
-    fn add(&mut self, batched: Batched, rate: u64) {
+    fn add(&mut self, batched: Batched, rate: u64, now: Duration) {
         self.position = batched.position;
         self.rows += batched.rows;
         self.bytes += batched.bytes;
         self.copied += batched.copied;
         if rate > 0 && self.task != Task::Count {
             let pause = Duration::from_secs_f64(batched.bytes as f64 / rate as f64);
-            self.next = self.next.max(Instant::now()) + pause;
+            self.next = self.next.max(now) + pause;
         }
     }
 
-    fn show(&self, control: &mut Control) {
+    fn show(&self, control: &mut Control, now: Duration) {
         let copy = &mut control.drive.copy;
         match self.task {
             Task::Count => (copy.total, copy.total_bytes) = (self.rows, self.bytes),
             Task::Copy => {
                 (copy.copied, copy.bytes) = (self.copied, self.bytes);
-                let seconds = self.began.elapsed().as_secs_f64();
+                let seconds = now.saturating_sub(self.began).as_secs_f64();
                 copy.rate = ((self.bytes - self.began_bytes) as f64 / seconds.max(1e-6)) as u64;
                 let left = copy.total_bytes.saturating_sub(copy.bytes);
                 copy.left_ms = left.saturating_mul(1000).checked_div(copy.rate).unwrap_or(0);

@@ -136,6 +136,10 @@ impl Driver for MemoryDriver {
         Ok(Arc::new(MemoryStore { disk, opening, group, sync_takes: self.sync_takes }))
     }
 
+    fn is_volatile(&self) -> bool {
+        true
+    }
+
     fn destroy(&self, path: &Path) -> Result<()> {
         self.disks.lock().remove(path);
         Ok(())

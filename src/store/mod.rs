@@ -72,6 +72,11 @@ pub trait Driver: Send + Sync + 'static {
     /// Whether a store of this driver is in `path`.
     fn exists(&self, path: &Path) -> bool;
 
+    /// Whether the stores of this driver end with the process, whatever they promised. They do not unless a driver says otherwise.
+    fn is_volatile(&self) -> bool {
+        false
+    }
+
     /// Whether what made the store in `path` fail may be over, so that closing it and opening it again is worth a try. Until then it stays
     /// open and can be read. It is always worth one unless a driver says otherwise.
     ///

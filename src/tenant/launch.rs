@@ -218,13 +218,14 @@ impl Inner {
         digest: Option<[u8; 32]>,
         answer: Answer,
     ) -> Result<Option<Answer>> {
+        // Also where nothing is written: before the switch only home was asked, and since then the key may have a holder in the target.
+        if !self.register.unchanged(op.seq) {
+            return Ok(None);
+        }
         let mut changes = Changes::default();
         let deadline = self.add_request(&mut changes, launch, digest, answer);
         if changes.is_empty() {
             return Ok(Some(answer));
-        }
-        if !self.register.unchanged(op.seq) {
-            return Ok(None);
         }
         self.commit(&op.home, &changes)?;
         self.announce(Vec::new(), deadline);

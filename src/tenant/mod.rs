@@ -96,7 +96,8 @@ impl Operation<'_> {
     }
 
     /// The other store, unless nothing was ever launched there: a target before the switch has only copies of definitions that are at
-    /// home. If it fails, nobody but the migration needs to know.
+    /// home. If it fails, nobody but the migration needs to know. An operation that answers from what it did not find here checks, before it
+    /// answers, that the status is still the same.
     fn used_other(&self) -> impl Iterator<Item = &Arc<Space>> {
         self.other.iter().filter(|_| self.status.phase != Phase::PreMigration)
     }

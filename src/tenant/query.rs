@@ -37,12 +37,18 @@ impl Tenant {
     pub fn instance_by_key(&self, scope: &str, key: &[u8]) -> Result<Option<Instance>> {
         limits::check_name("the scope of the key", scope)?;
         limits::check_key(key)?;
-        let op = self.0.enter("query by key")?;
-        // Without the key lock a query could see neither of two holders that follow each other, or the older one.
-        let _key = self.0.locks.keys.lock((self.0.id, (scope, key)));
-        match self.0.key_record(&op, scope, key)? {
-            Some(record) => self.0.show(&op, record.instance),
-            None => Ok(None),
+        loop {
+            let op = self.0.enter("query by key")?;
+            // Without the key lock a query could see neither of two holders that follow each other, or the older one.
+            let _key = self.0.locks.keys.lock((self.0.id, (scope, key)));
+            let found = match self.0.key_record(&op, scope, key)? {
+                Some(record) => self.0.show(&op, record.instance)?,
+                None => None,
+            };
+            // Before the switch only home was asked, and since then the key may have a holder in the target.
+            if self.0.register.unchanged(op.seq) {
+                return Ok(found);
+            }
         }
     }
 

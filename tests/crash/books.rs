@@ -7,7 +7,11 @@ use cutover::{ConflictPolicy, Ending, InstanceId, Launched, Phase, StoreId};
 use crate::script::{Action, Run};
 
 /// How long ended instances and keys are kept, in milliseconds. Requests are kept for longer than any script takes.
-pub(crate) const KEPT_MS: u64 = 1_000;
+pub(crate) const KEPT_MS: u64 = 4_000;
+/// When something ended of which it is not known when.
+pub(crate) const LONG_AGO: u64 = 0;
+/// How far the engine's clock may be ahead after a crash.
+const AHEAD_MS: u64 = 2_000;
 
 /// What was acknowledged of one tenant.
 #[derive(Debug, Clone, Default)]
@@ -75,7 +79,7 @@ impl Done {
 impl Known {
     /// Whether it may have been collected.
     pub(crate) fn is_over(&self, now_ms: u64) -> bool {
-        self.ended.is_some_and(|(_, at_ms)| at_ms + KEPT_MS <= now_ms)
+        self.ended.is_some_and(|(_, at_ms)| at_ms + KEPT_MS <= now_ms + AHEAD_MS)
     }
 }
 
@@ -110,7 +114,8 @@ impl Book {
         match (answer, holder, run.policy) {
             (Launched::Started(_), None, _) => {}
             (Launched::Started(_), Some((old, _)), ConflictPolicy::TerminateExisting) => {
-                self.end(old, Ending::Terminated, now_ms);
+                // What is done again may have happened before.
+                self.end(old, Ending::Terminated, if again { LONG_AGO } else { now_ms });
                 replaced = Some(old);
             }
             (Launched::Conflict { instance }, Some((_, id)), ConflictPolicy::Fail) if !again => {
@@ -147,6 +152,16 @@ impl Book {
         known.done += 1;
         if known.done == known.run.steps {
             self.end(number, Ending::Completed, now_ms);
+        }
+    }
+
+    /// One of these calls has ended it.
+    pub(crate) fn ended_by(&mut self, number: u32, now_ms: u64, doubts: &[Action]) {
+        if doubts.contains(&Action::Work(number)) {
+            return self.stepped(number, now_ms);
+        }
+        if let Some(ending) = self.may_have_ended(&self.runs[&number], doubts) {
+            self.end(number, ending, now_ms);
         }
     }
 

@@ -72,6 +72,7 @@ impl Machine {
     }
 
     /// The same moment, with these disks instead.
+    #[cfg(all(feature = "rocksdb", feature = "sled"))]
     pub(crate) fn on(&self, real: Real) -> Self {
         Self { real: Some(real), ..self.copy() }
     }

@@ -11,7 +11,7 @@ use crate::script::{Script, free, on, replace, run, steps};
 const ACME: &str = "acme";
 const OTHER: &str = "other";
 /// Longer than anything is kept.
-const LATER: Action = Pass(2_000);
+const LATER: Action = Pass(8_000);
 
 fn script(
     name: &'static str,

@@ -11,7 +11,7 @@ use cutover::{
     Phase, Result, Retention, Role, Settled, StoreId, StoreSpec, Task, Tenant, TenantOptions,
 };
 
-use crate::books::{Book, Done, KEPT_MS, Known, Trace};
+use crate::books::{Book, Done, KEPT_MS, Known, LONG_AGO, Trace};
 use crate::losses;
 use crate::machine::{Crash, LONG, Machine};
 use crate::script::{Action, Run, Script, body, definition, step};
@@ -281,11 +281,22 @@ impl<'s> World<'s> {
         let status = tenant.status();
         let left = phase::left_behind(status.phase).and_then(|role| status.store(role));
         let now_ms = self.now_ms();
+        let calls = self.doubts.iter().map(|at| self.script.call(*at));
+        let doubts: Vec<Action> =
+            calls.filter(|(name, _)| *name == tenant.name()).map(|(_, call)| call).collect();
         let book = self.books.get_mut(tenant.name()).unwrap();
         let lives = |known: &&Known| known.ended.is_none() && Some(known.id.store()) == left;
         let live: Vec<Known> = book.runs.values().filter(lives).cloned().collect();
         for known in live {
-            act_on(tenant, book, &mut self.tasks, &known, Action::Terminate(known.run.number), now_ms)?;
+            if book.may_have_ended(&known, &doubts).is_some()
+                && tenant.instance(known.id)?.is_none_or(|found| found.ending().is_some())
+            {
+                // A call that was in doubt has ended it.
+                book.ended_by(known.run.number, LONG_AGO, &doubts);
+                continue;
+            }
+            let action = Action::Terminate(known.run.number);
+            act_on(tenant, book, &mut self.tasks, &known, action, false, now_ms)?;
         }
         Ok(())
     }
@@ -299,6 +310,10 @@ impl<'s> World<'s> {
             self.engine().step()?;
             if self.faults().is_dead() {
                 return Ok(());
+            }
+            if !self.is_orderly() {
+                // What has failed is tried again after a pause.
+                self.machine.clock.advance(Duration::from_millis(KEPT_MS / 100));
             }
         }
         let progress: Vec<_> = self
@@ -339,7 +354,7 @@ impl<'s> World<'s> {
                 // Lost in a power cut, or ended by what opening does about that.
                 let Some(known) = self.book(name).live(number).cloned() else { return Ok(()) };
                 let book = self.books.get_mut(name).unwrap();
-                let done = act_on(tenant, book, &mut self.tasks, &known, action, now_ms)?;
+                let done = act_on(tenant, book, &mut self.tasks, &known, action, again, now_ms)?;
                 done.into_iter().map(|done| (done, vec![known.id.store()])).collect()
             }
         };
@@ -384,12 +399,18 @@ fn act_on(
     tasks: &mut BTreeMap<u32, Task>,
     known: &Known,
     action: Action,
+    again: bool,
     now_ms: u64,
 ) -> Result<Option<Done>> {
     let (id, number) = (known.id, known.run.number);
+    if again && book.may_have_ended(known, &[action]).is_some() && tenant.instance(id)?.is_none() {
+        // The call that was in doubt has ended it, and since then it was collected.
+        book.ended_by(number, LONG_AGO, &[action]);
+        return Ok(None);
+    }
     let mut end = |ended, ending| {
         assert!(ended == Ended::Now || ended == Ended::Before(ending), "run {number}: {ended:?}");
-        book.end(number, ending, now_ms);
+        book.end(number, ending, if ended == Ended::Now { now_ms } else { LONG_AGO });
         Ok(Some(Done::Ended(number, ending)))
     };
     match action {

@@ -5,8 +5,10 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::Path;
 
+#[cfg(all(feature = "rocksdb", feature = "sled"))]
+use cutover::StoreSpec;
 use cutover::offline::Directory;
-use cutover::{Engine, ErrorKind, Result, StoreSpec, TenantOptions};
+use cutover::{Engine, ErrorKind, Result, TenantOptions};
 use rustix::process::Uid;
 
 use crate::common::{Home, KEEP, LONG, keyed, memory, started, tenant};
@@ -63,28 +65,40 @@ fn foreign_files_beside_ours_are_left_alone() {
 #[test]
 fn what_stands_in_the_place_of_a_file_of_ours_is_named_and_keeps_nobody_waiting() {
     for (name, kind) in [
-        ("CUTOVER", ErrorKind::Foreign),
         ("LOCK", ErrorKind::Io),
         ("meta/engine.a", ErrorKind::Corrupt),
         ("meta/catalog.a", ErrorKind::Corrupt),
         ("meta/tenant-0.a", ErrorKind::Corrupt),
-        ("meta/tenant-0.jsonl", ErrorKind::Io),
     ] {
         let home = used();
         let path = home.path().join("data").join(name);
-        fs::remove_file(&path).unwrap();
-        // Its second copy would make it good.
-        drop(fs::write(home.path().join("data").join(name.replace(".a", ".b")), "x"));
-        if name.ends_with(".a") {
-            pipe(&path);
-            refused(&home, kind, name);
-            fs::remove_file(&path).unwrap();
-        } else {
-            drop(fs::remove_file(&path));
-            pipe(&path);
-            refused(&home, kind, name);
-            fs::remove_file(&path).unwrap();
+        if name == "meta/tenant-0.a" {
+            // Its third copy would make it good.
+            fs::remove_file(home.path().join("data/meta/tenant-0.jsonl")).unwrap();
         }
+        // And so would its second one.
+        if name.ends_with(".a") {
+            fs::write(home.path().join("data").join(name.replace(".a", ".b")), "x").unwrap();
+        }
+        fs::remove_file(&path).unwrap();
+        pipe(&path);
+        refused(&home, kind, name);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        refused(&home, ErrorKind::Io, name);
+    }
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_file_that_has_another_copy_is_replaced_unless_it_is_a_directory() {
+    for name in ["CUTOVER", "meta/engine.b", "meta/tenant-0.a", "meta/tenant-0.jsonl"] {
+        let home = used();
+        let path = home.path().join("data").join(name);
+        fs::remove_file(&path).unwrap();
+        pipe(&path);
+        works(&home);
+        assert!(fs::symlink_metadata(&path).unwrap().is_file(), "{name}");
+        fs::remove_file(&path).unwrap();
         fs::create_dir(&path).unwrap();
         refused(&home, ErrorKind::Io, name);
     }
@@ -147,7 +161,7 @@ fn nothing_is_written_through_a_link() {
         works(&home);
         assert_eq!(fs::read(&outside).unwrap(), before, "{name}");
     }
-    for name in ["LOCK", "meta/engine.a.new", "meta/engine.b.new", "meta/tenant-0.jsonl"] {
+    for name in ["LOCK", "meta/engine.a.new", "meta/engine.b.new"] {
         let home = used();
         let (file, outside) = (home.path().join("data").join(name), home.path().join("outside"));
         drop(fs::remove_file(&file));
@@ -160,6 +174,15 @@ fn nothing_is_written_through_a_link() {
         refused(&home, ErrorKind::Io, name.trim_end_matches(".new"));
         assert!(!outside.exists(), "{name}");
     }
+    // The journal is put together again from the record, in a file of its own.
+    let home = used();
+    let (file, outside) = (home.path().join("data/meta/tenant-0.jsonl"), home.path().join("outside"));
+    fs::remove_file(&file).unwrap();
+    fs::write(&outside, "mine").unwrap();
+    symlink(&outside, &file).unwrap();
+    works(&home);
+    assert!(fs::symlink_metadata(&file).unwrap().is_file());
+    assert_eq!(fs::read(&outside).unwrap(), b"mine");
 }
 
 /// Calls `act` as a user who may do nothing here. Root is stopped by no mode; whoever is not root cannot become another user, and then

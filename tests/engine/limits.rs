@@ -61,8 +61,9 @@ fn step(len: usize) -> NewStep {
 /// So many steps with inputs of so many bytes together.
 fn steps_with(total: usize) -> Vec<NewStep> {
     let whole = total / MAX_PAYLOAD;
-    let sizes =
-        (0..whole).map(|_| MAX_PAYLOAD).chain((total % MAX_PAYLOAD > 0).then_some(total % MAX_PAYLOAD));
+    let sizes = (0..whole)
+        .map(|_| MAX_PAYLOAD)
+        .chain((!total.is_multiple_of(MAX_PAYLOAD)).then_some(total % MAX_PAYLOAD));
     sizes.enumerate().map(|(n, size)| NewStep::new(n.to_string()).input(vec![0; size])).collect()
 }
 

@@ -20,6 +20,8 @@ use super::world::{At, Left, One, World, of_the_world};
 
 /// When the first engine is opened, in milliseconds since 1970.
 const BEGIN: u64 = 1_790_000_000_000;
+/// How far what the engine tells after it was opened may be ahead of the time that runs, in milliseconds.
+pub(super) const AHEAD: u64 = 2_000;
 /// More worlds than any run that is still worth following.
 const WORLDS: usize = 64;
 
@@ -35,6 +37,8 @@ pub(super) struct Run {
     /// Every task that was ever given, with its tenant: reports may come late.
     tasks: Vec<(usize, Task)>,
     pub(super) now_ms: u64,
+    /// The engine's time that runs: what it tells stands still until this one has caught up.
+    pub(super) running_ms: u64,
     pub(super) mono_ms: u64,
     /// How often the engine was asked for its time.
     probes: u64,
@@ -94,6 +98,7 @@ impl Run {
             seats: [seat(), seat()],
             tasks: Vec::new(),
             now_ms: BEGIN,
+            running_ms: BEGIN,
             mono_ms: 0,
             probes: 0,
             fired: 0,
@@ -428,7 +433,8 @@ impl Run {
 
     pub(super) fn advance(&mut self, by_ms: u64) {
         self.clock.advance(Duration::from_millis(by_ms));
-        self.now_ms += by_ms;
+        self.running_ms += by_ms;
+        self.now_ms = self.now_ms.max(self.running_ms);
         self.mono_ms += by_ms;
     }
 

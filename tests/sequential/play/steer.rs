@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use cutover::clock::Clock as _;
 use cutover::migration::phase;
 use cutover::{Engine, ErrorKind, Hold, MigrationOptions, Move, Phase, Tenant};
 
 use super::Seen;
 use super::ops::{DWELL, Gone, Op};
-use super::run::{Run, is_kind, name, store};
+use super::run::{AHEAD, Run, is_kind, name, store};
 use super::world::of_the_world;
 
 /// Longer than anything takes, unless it hangs.
@@ -134,6 +135,7 @@ impl Run {
         }
         self.learn_time();
         let now_ms = self.now_ms;
+        self.running_ms = self.clock.wall_ms().max(now_ms - AHEAD);
         for seat in 0..self.seats.len() {
             let worlds = std::mem::take(&mut self.seats[seat].worlds);
             let worlds = worlds.into_iter().map(|world| world.reopen(gone != Gone::Closed, now_ms));
