@@ -116,7 +116,7 @@ impl Catalog {
             openings: 0,
             closed: false,
         };
-        let (state, freed) = (Mutex::new(state), Condvar::new());
+        let (state, freed) = (Mutex::new(state), Condvar::default());
         Ok(Self { dir: dir.to_path_buf(), files, meta: meta.clone(), drivers, layouts, state, freed })
     }
 
