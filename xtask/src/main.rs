@@ -4,7 +4,7 @@
 //! cargo xtask demo [ARGUMENTS]   builds what is needed and runs the demonstration
 //! cargo xtask test [--quick]     everything that has to pass; --quick leaves out the model, Miri and the fuzz targets
 //! cargo xtask torture ...        kills and power cuts under load; see `torture/mod.rs`
-//! cargo xtask fuzz [--seconds N] [TARGET]   runs the fuzz targets, or one, for 20 or N seconds each
+//! cargo xtask fuzz [--seconds N] [--fast] [TARGET]   runs the fuzz targets, or one, for 20 or N seconds each
 //! cargo xtask deny               holds the dependencies against deny.toml
 //! cargo xtask mutants [ARGUMENTS]    changes the code and says which changes no test notices; takes hours
 //! cargo xtask coverage [ARGUMENTS]   lines and branches that the tests reach, without stores
@@ -25,7 +25,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask demo [ARGUMENTS OF THE DEMO]
        cargo xtask test [--quick]
-       cargo xtask fuzz [--seconds N] [TARGET]
+       cargo xtask fuzz [--seconds N] [--fast] [TARGET]
        cargo xtask deny
        cargo xtask mutants [ARGUMENTS OF CARGO-MUTANTS]
        cargo xtask coverage [ARGUMENTS OF CARGO-LLVM-COV]";

@@ -1,16 +1,15 @@
 //! Does operations on an engine and shows their answers to the model.
 
 use std::fmt::Debug;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
+use cutover::files::MemoryFiles;
 use cutover::{
     Durability, Engine, ErrorKind, Filter, Instance, InstanceId, Retention, Status, StoreSpec, Task, Tenant,
     TenantOptions,
 };
-use tempfile::TempDir;
 
 use super::Seen;
 use super::disks::Disks;
@@ -26,8 +25,7 @@ pub(super) const AHEAD: u64 = 2_000;
 const WORLDS: usize = 64;
 
 pub(super) struct Run {
-    _dir: TempDir,
-    pub(super) path: PathBuf,
+    pub(super) files: MemoryFiles,
     pub(super) setup: Setup,
     pub(super) disks: Disks,
     pub(super) clock: Arc<ManualClock>,
@@ -76,21 +74,13 @@ fn retentions(which: u8) -> [Retention; 2] {
     }
 }
 
-fn temp_dir() -> TempDir {
-    // Syncs of the metadata cost nothing in memory.
-    let memory = Path::new("/dev/shm");
-    if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() }.expect("a temporary directory")
-}
-
 impl Run {
     pub(super) fn new(setup: Setup) -> Self {
         // The ids of instances are random; a run is to be the same each time.
         fastrand::seed(1);
-        let dir = temp_dir();
         let seat = || Seat { tenant: None, worlds: Vec::new(), status: None, leaving: false };
         let mut run = Self {
-            path: dir.path().join("data"),
-            _dir: dir,
+            files: MemoryFiles::new(),
             setup,
             disks: Disks::default(),
             clock: Arc::new(ManualClock::at(BEGIN)),
@@ -113,7 +103,8 @@ impl Run {
 
     pub(super) fn try_open(&mut self) -> cutover::Result<Engine> {
         let durability = if self.setup.buffered { Durability::Buffered } else { Durability::Synced };
-        Engine::builder(&self.path)
+        Engine::builder("/data")
+            .files(Arc::new(self.files.clone()))
             .durability(durability)
             .driver(Arc::new(self.disks.clone()))
             .clock(self.clock.clone())

@@ -119,6 +119,12 @@ impl Run {
         self.seats.iter_mut().for_each(|seat| seat.tenant = None);
         let orderly = gone == Gone::Closed && self.close(&engine);
         self.disks.crash(gone);
+        if gone != Gone::Closed {
+            self.files = self.files.copy();
+        }
+        if gone == Gone::PowerCut {
+            self.files.power_cut();
+        }
         if !orderly {
             // Whoever was killed closes nothing; only its handles go.
             drop(engine.close(LONG));
