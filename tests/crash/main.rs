@@ -6,8 +6,9 @@
 //! that is held against the [books](books), which know what was acknowledged and what is in doubt; then the script goes on to its end,
 //! and is held against them again. And all that once more with a second crash at each step of the recovery and of what follows on it.
 //!
-//! - `cargo test --test crash` sweeps all single crashes and all I/O errors, and of the second crashes one in 499.
-//! - `CUTOVER_SWEEP=full` sweeps all of them, and all ways in which two stores lose a tail each; `CUTOVER_SWEEP=50` one in 50.
+//! - `cargo test --test crash` sweeps all single crashes and all I/O errors, and a sample of the second crashes.
+//! - `CUTOVER_SWEEP=recovery` makes every second crash inside a recovery, and one in 50 of those after it; `CUTOVER_SWEEP=full` makes all of
+//!   them, and all ways in which two stores lose a tail each.
 //! - `CUTOVER_ABORTS=500` aborts so many real processes from RocksDB to sled and as many back; `CUTOVER_SEED` repeats a sample.
 
 #![allow(

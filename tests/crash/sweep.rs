@@ -16,8 +16,10 @@ use crate::world::World;
 /// How thorough a sweep is, asked for by the variable `CUTOVER_SWEEP`.
 #[derive(Debug, Clone, Copy)]
 struct Depth {
-    /// One second crash of so many is made; 1 for all.
-    stride: u64,
+    /// Of the second crashes inside the recovery one of so many is made; 1 for all.
+    recovery: u64,
+    /// And of those in what the script does after it.
+    after: u64,
     /// So many ways in which power loss takes the ends of what the stores were told, at `Buffered`.
     tails: usize,
 }
@@ -25,9 +27,10 @@ struct Depth {
 impl Depth {
     fn asked_for() -> Self {
         match std::env::var("CUTOVER_SWEEP").as_deref() {
-            Ok("full") => Self { stride: 1, tails: usize::MAX },
-            Ok(number) => Self { stride: number.parse().unwrap(), tails: 16 },
-            Err(_) => Self { stride: 499, tails: 3 },
+            Ok("full") => Self { recovery: 1, after: 1, tails: usize::MAX },
+            Ok("recovery") => Self { recovery: 1, after: 50, tails: 16 },
+            Ok(number) => panic!("CUTOVER_SWEEP is recovery or full, not {number:?}"),
+            Err(_) => Self { recovery: 99, after: 499, tails: 3 },
         }
     }
 }
@@ -38,10 +41,10 @@ struct Counts {
     points: u64,
     /// The same, and what the disks may lose.
     runs: u64,
-    /// A second crash after that.
-    pairs: u64,
+    /// A second crash inside the recovery, and after it.
+    pairs: [u64; 2],
     /// Those of them that were not left out.
-    made: u64,
+    made: [u64; 2],
 }
 
 /// What a crash in a step may leave of it.
@@ -152,18 +155,25 @@ fn sweep(script: &Script, durability: Durability) {
     let Counts { points, runs, pairs, made } = counts;
     let took = begun.elapsed().as_secs_f64();
     println!(
-        "{durability:?} {}: {} durable steps, {points} crash points, {runs} different crashes; {pairs} pairs, of which {made} made; {took:.1} s",
+        "{durability:?} {}: {} durable steps, {points} crash points, {runs} different crashes; second crashes made: {} of {} in the recovery, \
+         {} of {} after it; {took:.1} s",
         script.name,
         there.len(),
+        made[0],
+        pairs[0],
+        made[1],
+        pairs[1],
     );
 }
 
 /// A second crash, at each step of what follows on the first one, up to the end of the script.
 fn second(left: &World<'_>, depth: Depth, counts: &mut Counts) {
-    for step in &steps(left.copy()) {
+    let recovery = recovery(left.copy());
+    for (at_step, step) in steps(left.copy()).iter().enumerate() {
+        let (part, stride) = if at_step < recovery { (0, depth.recovery) } else { (1, depth.after) };
         for effect in moments(step.act) {
-            counts.pairs += 1;
-            if !counts.pairs.is_multiple_of(depth.stride) {
+            counts.pairs[part] += 1;
+            if !counts.pairs[part].is_multiple_of(stride) {
                 continue;
             }
             let place = || format!("and {effect:?} of {step:?}");
@@ -171,12 +181,19 @@ fn second(left: &World<'_>, depth: Depth, counts: &mut Counts) {
                 let dead = crashed(left, step.number, *effect);
                 // By turns those that are possible there.
                 let crashes = crashes(&dead, Depth { tails: 2, ..depth });
-                let crash = &crashes[(counts.pairs / depth.stride) as usize % crashes.len()];
+                let crash = &crashes[(counts.pairs[part] / stride) as usize % crashes.len()];
                 at(|| format!("{crash:?}"), || finish(dead.after(crash)));
-                counts.made += 1;
+                counts.made[part] += 1;
             });
         }
     }
+}
+
+/// How many durable steps the opening takes.
+fn recovery(mut world: World<'_>) -> usize {
+    world.faults().record();
+    world.recover().unwrap();
+    world.faults().trace().len()
 }
 
 macro_rules! sweeps {
