@@ -17,8 +17,8 @@ use crate::ack::Line;
 use crate::ledger::{Ledger, Span};
 use crate::raw::Raw;
 
-/// After an unclean close the engine's clock may have jumped so far ahead: it notes its time every ten seconds.
-const JUMP: Duration = Duration::from_secs(11);
+/// After a close that was not in order the engine's clock may be so far ahead of the wall clock, and no further however many there were.
+const JUMP: Duration = Duration::from_millis(2_000);
 /// Why recovery ends one of two instances that power loss has left with one key.
 const DOUBLE: &str = "its key was live in both stores";
 /// Sentences that a verdict lists.
