@@ -147,7 +147,7 @@ fn layers(file: &str, text: &str) -> Vec<String> {
     complaints
 }
 
-/// `src/store/sled.rs` is of the layer `store`. `lib.rs` is of none.
+/// `src/store/sled/rows.rs` is of the layer `store`. `lib.rs` is of none.
 fn layer_of(file: &str) -> Option<&str> {
     let first = file.strip_prefix("src/")?.split('/').next()?;
     let layer = first.strip_suffix(".rs").unwrap_or(first);

@@ -8,7 +8,7 @@
 //! | [`Step::Publish`] | `transition::publish`: the register, then `Pins::begin_wait` |
 //! | [`Step::FailWrite`], [`Step::Settle`] | a write of the record that fails; `Control::settle` |
 //! | [`Step::Wait`] | `driver::wait`, when nobody is waited for any more |
-//! | [`Control::crash`], [`Control::open`] | `Slots::read_back`, `Control::open`, `engine::open::open_tenant` |
+//! | [`Control::crash`], [`Control::open`] | `Slots::open`, `Control::open`, `engine::open::open_tenant` |
 //!
 //! Publishing and beginning to wait are one step here and two there. Who pins between the two reads the new status, and is waited for without need.
 //! A counter of the slots is not kept: which of the two records is the later one follows from the stage.

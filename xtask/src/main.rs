@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo xtask demo [ARGUMENTS]   builds what is needed and runs the demonstration
-//! cargo xtask test [--quick]     everything that has to pass; --quick leaves out the model, Miri and the fuzz targets
+//! cargo xtask test [--quick]     everything that has to pass; --quick leaves out the torture and what has a build of its own
 //! cargo xtask torture ...        kills and power cuts under load; see `torture/mod.rs`
 //! cargo xtask fuzz [--seconds N] [--fast] [TARGET]   runs the fuzz targets, or one, for 20 or N seconds each
 //! cargo xtask deny               holds the dependencies against deny.toml
