@@ -278,12 +278,16 @@ impl Catalog {
         state.closed = true;
         let open = std::mem::take(&mut state.open);
         drop(state);
-        open.into_values().try_for_each(|space| {
-            let count = space.closes()? + 1;
-            space.note_close(count)?;
-            let (mut slots, _) = self.closes_of(space.id)?;
-            slots.write(&ClosedRecord { count }).map(drop)
-        })
+        // One that fails keeps none of the others from being synced.
+        let closed: Vec<Result<()>> = open.into_values().map(|space| self.note_close(&space)).collect();
+        closed.into_iter().collect()
+    }
+
+    fn note_close(&self, space: &Space) -> Result<()> {
+        let (mut slots, noted) = self.closes_of(space.id)?;
+        let count = space.closes()?.max(noted.map_or(0, |record| record.count)) + 1;
+        space.note_close(count)?;
+        slots.write(&ClosedRecord { count }).map(drop)
     }
 
     /// Refuses a store that has lost what was durable when it was closed last.

@@ -66,10 +66,11 @@ pub(crate) fn step(tenant: &Inner) -> Result<u64> {
         // Time stands still until its mark is durable.
         return Ok(due);
     }
-    let op = tenant.enter("collect")?;
-    // Rows that are added from here on lower it again; so does a store that was opened again, which this operation may not have. Taken in one
-    // step: a row whose time is before `due` may have come since the look, from somebody who read the clock long ago.
+    // Rows that are added from here on lower it again. Taken in one step: a row whose time is before `due` may have come since the look, from
+    // somebody who read the clock long ago. And before the status is read: whoever lowered it, or opened a store again, did so under a
+    // status and with stores that this operation has.
     let due = tenant.next_expiry.swap(u64::MAX, Ordering::AcqRel);
+    let op = tenant.enter("collect").inspect_err(|_| tenant.expires_at(due))?;
     let mut failure = None;
     for space in op.by_id() {
         let next = match collect(tenant, space, due, now_ms) {

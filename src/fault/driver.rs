@@ -56,6 +56,10 @@ impl Driver for FaultDriver {
         self.inner.open_read_only(path)
     }
 
+    fn may_reopen(&self, path: &Path) -> Result<()> {
+        self.inner.may_reopen(path)
+    }
+
     fn is_volatile(&self) -> bool {
         self.inner.is_volatile()
     }

@@ -138,7 +138,8 @@ impl<T: Serialize + DeserializeOwned> Slots<T> {
     /// Reads both and takes the later one.
     fn read(&mut self) -> Result<Option<T>> {
         let Some(latest) = self.latest()? else { return Ok(None) };
-        self.unmended = (!latest.in_both).then_some(latest.bytes);
+        // After a write that failed even what is in both may not be durable in both.
+        self.unmended = (!latest.in_both || self.doubtful).then_some(latest.bytes);
         self.counter = latest.counter;
         Ok(Some(latest.record))
     }
@@ -332,16 +333,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (mut slots, _) = open(dir.path()).unwrap();
         slots.write(&record(1)).unwrap();
-        // A directory where the second slot's new file goes: the first slot is written, the second is not.
-        let blocked = dir.path().join("engine.b.new");
-        let other = dir.path().join("engine.a.new");
-        fs::create_dir(&other).unwrap();
-        fs::create_dir(&blocked).unwrap();
+        // Directories where the slots' new files go: nothing can be written there.
+        let [first, second] = ["engine.a.new", "engine.b.new"].map(|name| dir.path().join(name));
+        for blocked in [&first, &second] {
+            fs::create_dir(blocked).unwrap();
+        }
         assert!(slots.write(&record(2)).is_err(), "neither slot could be written");
-        fs::remove_dir(&other).unwrap();
-        assert!(slots.write(&record(2)).is_err(), "one of them could");
-        fs::remove_dir(&blocked).unwrap();
-        assert_eq!(slots.write(&record(9)).unwrap(), Some(record(2)), "it did happen after all");
+        fs::remove_dir(&first).unwrap();
+        assert!(slots.write(&record(2)).is_err(), "what is there cannot be made durable in both");
+        fs::remove_dir(&second).unwrap();
+        assert_eq!(slots.write(&record(2)).unwrap(), None, "it did not happen");
+        fs::create_dir(&first).unwrap();
+        assert!(slots.write(&record(3)).is_err(), "one of them could");
+        fs::remove_dir(&first).unwrap();
+        assert_eq!(slots.write(&record(9)).unwrap(), Some(record(3)), "it did happen after all");
         assert_eq!(slots.write(&record(9)).unwrap(), None);
         assert_eq!(open(dir.path()).unwrap().1, Some(record(9)));
     }

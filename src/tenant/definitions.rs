@@ -147,8 +147,8 @@ impl Inner {
         self.doubts.check(&id)?;
         let found = self.find_definition(op, &id)?.is_some();
         if found {
-            if op.home.definition(self.id, &id)?.is_none() {
-                // Power loss may have taken it at home and not in the other store, which may be given up.
+            if readable(op.home.definition(self.id, &id))?.flatten().is_none() {
+                // Power loss may have taken it at home, or damage, and not in the other store, which may be given up.
                 self.bring_to_both(op, &id)?;
             }
             self.known.add(name, version);
@@ -158,7 +158,7 @@ impl Inner {
 
     fn find_definition(&self, op: &Operation<'_>, id: &RowId<'_>) -> Result<Option<DefinitionRecord>> {
         let mut damaged = None;
-        for space in std::iter::once(&op.home).chain(&op.other) {
+        for space in op.both() {
             match space.definition(self.id, id) {
                 Ok(Some(record)) => return Ok(Some(record)),
                 Ok(None) => {}

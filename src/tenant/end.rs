@@ -91,14 +91,24 @@ impl Inner {
 
     /// The same, with a durability of its own.
     pub(super) fn commit_as(&self, space: &Space, changes: &Changes, write: Write) -> Result<()> {
-        space.apply(self.id, changes, write).map_err(|err| match err.kind() {
+        space.apply(self.id, changes, write).map_err(|err| self.in_doubt(space, changes.rows(), err))
+    }
+
+    /// What a commit of these rows that failed like this comes to, under their locks.
+    pub(super) fn in_doubt<'r>(
+        &self,
+        space: &Space,
+        rows: impl Iterator<Item = &'r RowId<'static>>,
+        err: Error,
+    ) -> Error {
+        match err.kind() {
             ErrorKind::Io | ErrorKind::Corrupt | ErrorKind::Panicked => {
-                self.doubts.add(space, changes.rows());
+                self.doubts.add(space, rows);
                 self.shared.wake(Thread::Keeper);
                 Error::with_source(ErrorKind::Indeterminate, "whether the commit happened is unknown", err)
             }
             _ => err,
-        })
+        }
     }
 
     /// Runs `act` on a live instance, with its key and itself locked.

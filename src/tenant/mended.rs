@@ -56,20 +56,27 @@ impl Inner {
             },
         };
         drop(op);
-        self.queue.forget(new.id);
         self.known.forget();
         self.mends.fetch_add(1, Ordering::AcqRel);
         for space in self.spaces.write().iter_mut().filter(|space| space.id == new.id) {
             *space = Arc::clone(new);
         }
-        // After the handle is in place: whoever collects without it puts back what he takes.
-        self.next_expiry.store(0, Ordering::Release);
-        self.doubts.settle(&settled);
-        self.wake_callers();
-        for thread in [Thread::Driver, Thread::Replicator, Thread::Collector] {
+        self.settle(&settled);
+        for thread in [Thread::Driver, Thread::Replicator] {
             self.shared.wake(thread);
         }
         Ok(())
+    }
+
+    /// These openings left nothing in doubt any more. What was passed over meanwhile, in either store, is looked for again: steps of instances
+    /// that were in doubt, and those of replacements that were finished only now.
+    fn settle(&self, openings: &[u64]) {
+        self.doubts.settle(openings);
+        self.queue.forget_all();
+        self.wake_callers();
+        // After the handle is in place: whoever collects without it puts back what he takes.
+        self.next_expiry.store(0, Ordering::Release);
+        self.shared.wake(Thread::Collector);
     }
 
     /// Settles what was left in doubt because both stores had failed. Says whether anything is still in doubt.
@@ -82,14 +89,15 @@ impl Inner {
             return Ok(true);
         }
         let settled = self.finish(&op)?;
-        self.doubts.settle(&settled);
+        drop(op);
+        self.settle(&settled);
         Ok(!self.doubts.openings().is_empty())
     }
 
     /// Finishes what opening finishes. Returns the openings whose doubts that has settled: those of handles that were closed before.
     fn finish(&self, op: &Operation<'_>) -> Result<Vec<u64>> {
         let mut over = self.doubts.openings();
-        over.retain(|opening| op.home_first().all(|space| space.opening != *opening));
+        over.retain(|opening| op.both().all(|space| space.opening != *opening));
         self.redo_replaces(op)?;
         self.resolve_doubles(op)?;
         Ok(over)
@@ -100,8 +108,14 @@ impl Inner {
     pub(crate) fn redo_replaces(&self, op: &Operation<'_>) -> Result<usize> {
         let mut redone = 0;
         for home in op.home_first() {
-            for (row, _) in home.page(self.id, Prefix::Replaces, None, usize::MAX, u64::MAX)?.rows {
-                redone += usize::from(self.redo_replace(op, home, &row)?);
+            let survey = home.survey(self.id, Prefix::Replaces, None, usize::MAX, u64::MAX)?;
+            survey.damaged.iter().try_for_each(|damage| self.set_aside(home, damage))?;
+            for (row, intent) in survey.rows {
+                match intent {
+                    Ok(_) => redone += usize::from(self.redo_replace(op, home, &row)?),
+                    // What it was to start was not acknowledged.
+                    Err(err) => self.set_row_aside(home, &row, err)?,
+                }
             }
         }
         Ok(redone)
@@ -138,15 +152,21 @@ impl Inner {
         let Some(other) = op.home_first().nth(1) else { return Ok(ended) };
         let mut after = None;
         loop {
-            let page = other.page(self.id, Prefix::All(Family::Keys), after.as_ref(), 1024, u64::MAX)?;
-            for (row, record) in &page.rows {
-                if let Record::Key(KeyRecord { ended: None, .. }) = record {
-                    ended.extend(self.resolve_double(op, other, row)?);
+            let survey = other.survey(self.id, Prefix::All(Family::Keys), after.as_ref(), 1024, u64::MAX)?;
+            survey.damaged.iter().try_for_each(|damage| self.set_aside(other, damage))?;
+            for (row, record) in survey.rows {
+                match record {
+                    Ok(Record::Key(KeyRecord { ended: None, .. })) => {
+                        ended.extend(self.resolve_double(op, other, &row)?);
+                    }
+                    Ok(_) => {}
+                    // Nobody takes a key that cannot be read.
+                    Err(err) => self.set_row_aside(other, &row, err)?,
                 }
+                after = Some(row);
             }
-            match page.rows.into_iter().next_back() {
-                Some((row, _)) if !page.done => after = Some(row),
-                _ => return Ok(ended),
+            if survey.done {
+                return Ok(ended);
             }
         }
     }
@@ -158,8 +178,9 @@ impl Inner {
         row: &RowId<'static>,
     ) -> Result<Option<InstanceId>> {
         let RowId::Key { scope, key } = row else { return Ok(None) };
-        let live = |space: &Space| -> Result<Option<KeyRecord>> {
-            Ok(space.key(self.id, row)?.filter(|key| key.ended.is_none()))
+        let live = |space: &Space| match space.key(self.id, row) {
+            Ok(key) => Ok(key.filter(|key| key.ended.is_none())),
+            Err(err) => self.set_row_aside(space, row, err).map(|()| None),
         };
         if live(&op.home)?.is_none() {
             return Ok(None);
@@ -170,7 +191,12 @@ impl Inner {
         let (space, loser) =
             if there.epoch >= here.epoch { (other, here.instance) } else { (&op.home, there.instance) };
         let _instance = self.locks.instances.lock((self.id, loser));
-        let Some(head) = space.instance(self.id, &RowId::Instance { id: loser })? else { return Ok(None) };
+        let loser_row = RowId::Instance { id: loser };
+        let head = match space.instance(self.id, &loser_row) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Ok(None),
+            Err(err) => return self.set_row_aside(space, &loser_row, err).map(|()| None),
+        };
         let how = How { ending: Ending::Terminated, reason: TWICE, output: &[] };
         self.end_now(op, space, loser, head, &how, Changes::default())?;
         Ok(Some(loser))

@@ -95,6 +95,11 @@ impl Operation<'_> {
         std::iter::once(&self.home).chain(self.used_other())
     }
 
+    /// The same stores, and a target before the switch: for what is about its rows, and not about instances.
+    pub(crate) fn both(&self) -> impl Iterator<Item = &Arc<Space>> {
+        std::iter::once(&self.home).chain(&self.other)
+    }
+
     /// The other store, unless nothing was ever launched there: a target before the switch has only copies of definitions that are at
     /// home. If it fails, nobody but the migration needs to know. An operation that answers from what it did not find here checks, before it
     /// answers, that the status is still the same.

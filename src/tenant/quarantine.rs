@@ -98,7 +98,7 @@ impl Inner {
     pub(crate) fn quarantine(&self) -> Result<Vec<Quarantined>> {
         let op = self.enter("list what cannot be read")?;
         let mut found = Vec::new();
-        for space in op.by_id() {
+        for space in op.both() {
             found.extend(self.held(space)?.into_iter().map(|noted| listed(space, noted)));
         }
         Ok(found)
@@ -107,13 +107,13 @@ impl Inner {
     /// How much is set aside.
     pub(crate) fn count_quarantined(&self) -> Result<u64> {
         let op = self.enter("count what cannot be read")?;
-        op.by_id().try_fold(0, |count, space| Ok(count + self.held(space)?.len() as u64))
+        op.both().try_fold(0, |count, space| Ok(count + self.held(space)?.len() as u64))
     }
 
     /// Whether a definition is set aside, in either store.
     pub(crate) fn has_unreadable_definitions(&self) -> Result<bool> {
         let op = self.enter("look for definitions that cannot be read")?;
-        for space in op.by_id() {
+        for space in op.both() {
             if self.held(space)?.iter().any(|noted| noted.family == Family::Definitions) {
                 return Ok(true);
             }
@@ -129,7 +129,7 @@ impl Inner {
     /// What was given up when an earlier migration left it behind is still there: it is to be seen to again.
     pub(crate) fn forget_dropped(&self) -> Result<()> {
         let op = self.enter("forget what was dropped")?;
-        for space in op.by_id() {
+        for space in op.both() {
             let mut changes = Changes::default();
             for Noted { note, record, .. } in self.noted(space)? {
                 if record.dropped {
@@ -147,7 +147,7 @@ impl Inner {
     pub(crate) fn retry_quarantined(&self) -> Result<Retried> {
         let op = self.enter("retry what cannot be read")?;
         let mut retried = Retried::default();
-        for space in op.by_id() {
+        for space in op.both() {
             for noted in self.noted(space)? {
                 if self.try_again(&op, space, &noted)? {
                     space.apply(self.id, &Changes::removal(noted.note), self.shared.write())?;
@@ -185,7 +185,7 @@ impl Inner {
             Some(RowId::Definition { name, version }) => {
                 let _lock = locks.definitions.lock((self.id, &**name, *version));
                 self.known.forget();
-                space.remove_damaged(self.id, &noted.note, &changes)
+                self.remove_damaged(space, row.as_ref(), &noted.note, &changes)
             }
             Some(RowId::Instance { id }) => {
                 let holders = self.keys_of(space, *id)?;
@@ -197,7 +197,7 @@ impl Inner {
                     }
                 }
                 self.remove_instance(space, *id, &mut changes)?;
-                space.remove_damaged(self.id, &noted.note, &changes)?;
+                self.remove_damaged(space, row.as_ref(), &noted.note, &changes)?;
                 self.leases.end_instance(*id);
                 self.waiters.ended();
                 Ok(())
@@ -211,19 +211,19 @@ impl Inner {
                     changes.delete(noted.note);
                     return space.apply(self.id, &changes, self.shared.write());
                 }
-                space.remove_damaged(self.id, &noted.note, &changes)
+                self.remove_damaged(space, row.as_ref(), &noted.note, &changes)
             }
             Some(RowId::Step { instance, step }) => {
                 let _instance = locks.instances.lock((self.id, *instance));
                 self.ready_rows(space, *instance, Some(&**step), &mut changes)?;
-                space.remove_damaged(self.id, &noted.note, &changes)?;
+                self.remove_damaged(space, row.as_ref(), &noted.note, &changes)?;
                 self.index_again(space, &RowId::Instance { id: *instance })
             }
             Some(RowId::Request { id }) => {
                 let _request = locks.requests.lock((self.id, &**id));
-                space.remove_damaged(self.id, &noted.note, &changes)
+                self.remove_damaged(space, row.as_ref(), &noted.note, &changes)
             }
-            _ => space.remove_damaged(self.id, &noted.note, &changes),
+            _ => self.remove_damaged(space, row.as_ref(), &noted.note, &changes),
         }
     }
 
@@ -278,7 +278,7 @@ impl Inner {
 
     fn space_with<'o>(&self, op: &'o Operation<'_>, entry: &Quarantined) -> Result<(&'o Space, Noted)> {
         let there = |noted: &Noted| noted.family == entry.family && noted.key == entry.key;
-        if let Some(space) = op.by_id().find(|space| space.id == entry.store)
+        if let Some(space) = op.both().find(|space| space.id == entry.store)
             && let Some(noted) = self.held(space)?.into_iter().find(there)
         {
             return Ok((space, noted));
@@ -310,7 +310,7 @@ impl Inner {
 
     /// Under the definition lock: writes a definition again that cannot be read, if the other store has it.
     fn repair_from(&self, op: &Operation<'_>, space: &Space, row: &RowId<'static>) -> Result<bool> {
-        for other in op.by_id().filter(|other| other.id != space.id) {
+        for other in op.both().filter(|other| other.id != space.id) {
             if let Some(Some(record)) = readable(other.definition(self.id, row))? {
                 self.rewrite_definition(space, row, record)?;
                 return Ok(true);
@@ -387,15 +387,21 @@ impl Inner {
     /// The record of a key that a live instance holds, as its head says it. What cannot be read might hold it too.
     fn holder_of(&self, space: &Space, scope: &str, key: &[u8]) -> Result<Option<KeyRecord>> {
         let mut holder = None;
-        self.each(space, Prefix::Heads, |row, record| {
+        let looked = self.each(space, Prefix::Heads, |row, record| {
             let (RowId::Instance { id }, Record::Instance(head)) = (row, record?) else { return Ok(()) };
             let same = head.key.as_ref().is_some_and(|(of, name)| of == scope && name == key);
             if same && head.ended.is_none() {
                 holder = Some(KeyRecord { instance: id, epoch: head.epoch, ended: None, revision: 1 });
             }
             Ok(())
-        })
-        .map_err(|err| err.context("an instance that cannot be read may hold the key: drop that first"))?;
+        });
+        let looked = looked.and_then(|damaged| match damaged.into_iter().next() {
+            Some(damage) if holder.is_none() => Err(Error::new(ErrorKind::Corrupt, damage.reason)),
+            _ => Ok(()),
+        });
+        looked.map_err(|err| {
+            err.context("an instance that cannot be read may hold the key: drop that first")
+        })?;
         Ok(holder)
     }
 
@@ -420,7 +426,7 @@ impl Inner {
         wanted: Option<&str>,
         changes: &mut Changes,
     ) -> Result<()> {
-        self.each(space, Prefix::All(Family::Ready), |row, _| {
+        let changed = self.each(space, Prefix::All(Family::Ready), |row, _| {
             if let RowId::Ready { instance, step, .. } = &row
                 && *instance == id
                 && wanted.is_none_or(|wanted| *step == wanted)
@@ -428,26 +434,44 @@ impl Inner {
                 changes.delete(row);
             }
             Ok(())
-        })
+        });
+        changed.map(drop)
     }
 
+    /// Shows `visit` every row; returns what could not be shown.
     fn each(
         &self,
         space: &Space,
         prefix: Prefix<'_>,
         mut visit: impl FnMut(RowId<'static>, Result<Record>) -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Damage>> {
         let mut after: Option<RowId<'static>> = None;
+        let mut damaged = Vec::new();
         loop {
             let survey = space.survey(self.id, prefix, after.as_ref(), ROWS, u64::MAX)?;
+            damaged.extend(survey.damaged);
             for (row, record) in survey.rows {
                 after = Some(row.clone());
                 visit(row, record)?;
             }
             if survey.done {
-                return Ok(());
+                return Ok(damaged);
             }
         }
+    }
+
+    /// Removes the row that a note sets aside, and the note, together with `changes`. The caller holds the locks of all of it; if it fails, all of
+    /// it is in doubt.
+    fn remove_damaged(
+        &self,
+        space: &Space,
+        row: Option<&RowId<'static>>,
+        note: &RowId<'static>,
+        changes: &Changes,
+    ) -> Result<()> {
+        space
+            .remove_damaged(self.id, note, changes)
+            .map_err(|err| self.in_doubt(space, changes.rows().chain(row), err))
     }
 }
 

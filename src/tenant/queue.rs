@@ -158,6 +158,11 @@ impl ReadyQueue {
         self.offered.notify_all();
     }
 
+    /// What is ready is read again, of whichever store.
+    pub(crate) fn forget_all(&self) {
+        self.lanes.lock().by_queue.clear();
+    }
+
     /// The store is no longer one of the tenant's.
     pub(crate) fn forget(&self, store: StoreId) {
         self.lanes.lock().by_queue.retain(|(_, of), _| *of != store);

@@ -158,7 +158,9 @@ impl Worker {
         let settled = |step: &StepRecord| step.history.iter().any(|one| one.token == lease.token);
         let Some(step) = step.filter(|step| ready_at.is_some() && !settled(step)) else {
             tenant.leases.end(task.instance, &task.step);
-            if let Some(at_ms) = ready_at {
+            if ready_at.is_some() || record.cancel_requested {
+                // One that was to be cancelled may have waited for this lease only: whoever is offered the entry ends it.
+                let at_ms = ready_at.unwrap_or(lease.entry.at_ms);
                 tenant.queue.offer(Entry { at_ms, ..lease.entry });
             }
             return Ok(Settled::Stale { why: SETTLED });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover::formats::{Family, RowId};
+use cutover::formats::{Family, NoteId, RowId};
 use cutover::{
     Completion, ConflictPolicy, Defined, Ending, Engine, ErrorKind, Hold, InstanceId, Launched,
     MigrationOptions, Move, NewStep, Phase, Quarantined, Tenant,
@@ -297,4 +297,65 @@ fn the_key_of_a_live_instance_is_written_again_and_not_dropped() {
     tenant.end(live, Ending::Completed, b"", "").unwrap();
     assert!(whats(&tenant).is_empty());
     started(tenant.launch(&keyed("k")).unwrap());
+}
+
+/// One row that cannot be read, of a key or of what a replacement was to do, is not in the way of opening after a crash.
+#[test]
+fn a_key_that_cannot_be_read_keeps_no_engine_from_opening() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, "a", KEEP);
+    let [live, other] = ["k", "other"].map(|key| started(tenant.launch(&keyed(key)).unwrap()));
+    tenant.migration().start(memory("b"), MigrationOptions::default()).unwrap();
+    work_off(&engine);
+    assert_eq!(tenant.status().phase, Phase::PostMigration);
+    let row = RowId::Key { scope: "scope".into(), key: b"k".as_slice().into() };
+    home.damage("a", tenant.id(), &row);
+    let intent = RowId::Note(NoteId::Replace { old: other });
+    home.put("a", tenant.id(), &intent, b"no record");
+    // What a crash at this moment leaves.
+    let files = home.files();
+    drop((tenant, engine));
+    home.restore(&files);
+    let engine = home.open();
+    let tenant = engine.tenant("acme").unwrap();
+    assert_eq!(whats(&tenant).len(), 2, "{:?}", whats(&tenant));
+    assert_eq!(tenant.launch(&keyed("k")).unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(tenant.launch(&keyed("other")).unwrap(), Launched::Conflict { instance: other });
+    tenant.end(live, Ending::Completed, b"", "").unwrap();
+    started(tenant.launch(&keyed("k")).unwrap());
+}
+
+/// A definition that is damaged in the store of the launches and whole in the other one is written again by the launch that needs it.
+#[test]
+fn a_launch_finds_its_definition_in_the_other_store() {
+    let home = Home::new();
+    let engine = home.open();
+    let made = tenant(&engine, "a", KEEP);
+    made.migration().start(memory("b"), MigrationOptions::default().hold_switch(true)).unwrap();
+    work_off(&engine);
+    let row = definition("work");
+    let whole = home.damage("a", made.id(), &row);
+    drop((made, engine));
+    let engine = home.open();
+    let tenant = engine.tenant("acme").unwrap();
+    started(tenant.launch(&keyed("k")).unwrap());
+    assert_eq!(home.value("a", tenant.id(), &row), Some(whole));
+}
+
+/// What cannot be read in a target, and is not in the initial store, is seen before anybody is sent there.
+#[test]
+fn what_is_set_aside_in_the_target_is_listed_before_the_switch() {
+    let home = Home::new();
+    let engine = home.open();
+    let (tenant, _) = with_damaged(&home, &engine, &[]);
+    tenant.migration().start(memory("b"), MigrationOptions::default()).unwrap();
+    home.put("b", tenant.id(), &definition("stray"), b"no record");
+    work_off(&engine);
+    assert_eq!(tenant.status().phase, Phase::PreMigration, "{:?}", tenant.migration().progress());
+    let stray = entry(&tenant, "definition \"stray\" version 1");
+    assert!(stray.what.contains("store 2"), "{}", stray.what);
+    tenant.migration().drop_quarantined(&stray, "test").unwrap();
+    work_off(&engine);
+    assert_eq!(tenant.status().phase, Phase::Stable, "{:?}", tenant.migration().progress());
 }

@@ -263,6 +263,41 @@ fn a_replacement_over_two_stores_is_finished_when_either_store_is_back() {
     }
 }
 
+/// What mending finishes in one store, because the other one had failed, may make steps ready in it: they are given out.
+#[test]
+fn the_step_of_a_replacement_that_was_finished_by_mending_is_given_out() {
+    for both in [false, true] {
+        let machine = Machine::new();
+        let engine = machine.open();
+        let (tenant, _) = moved(&engine);
+        let worker = tenant.worker("w").unwrap();
+        let claim = || worker.claim("default", LONG, Duration::ZERO);
+        // Nothing is left to be read in either queue.
+        assert!(claim().unwrap().is_some() && claim().unwrap().is_none());
+        machine.fail("a");
+        let replace = with_step("k").on_conflict(ConflictPolicy::TerminateExisting).request_id("r");
+        refused(tenant.launch(&replace), ErrorKind::Indeterminate);
+        if both {
+            machine.fail("b");
+            refused(tenant.launch(&work()), ErrorKind::Indeterminate);
+            machine.mend("b", true);
+            started(at_last(|| tenant.launch(&work())));
+            // What is in doubt is passed over, for now.
+            assert_eq!(claim().unwrap(), None);
+        }
+        machine.mend("a", false);
+        let new = started(at_last(|| tenant.launch(&replace)));
+        let until = Instant::now() + LONG;
+        let task = loop {
+            if let Some(task) = claim().unwrap() {
+                break task;
+            }
+            assert!(Instant::now() < until, "its step is given to nobody");
+        };
+        assert_eq!(task.instance, new);
+    }
+}
+
 /// Both stores fail in the middle of a replacement. The first that is back serves what needs only it.
 #[test]
 fn what_needs_both_stores_stays_in_doubt_until_both_are_back() {

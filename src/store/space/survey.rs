@@ -147,7 +147,16 @@ impl Space {
 
     /// Removes the rows from one key up to another, as they stand in this store.
     pub(crate) fn remove_range(&self, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
-        self.store.remove_range(family, from, to).map_err(|err| self.failed(family, err))
+        // A store that cannot read what it is to remove has not failed to write.
+        let mut unreadable = None;
+        self.write(|store| match store.remove_range(family, from, to) {
+            Err(err) if err.kind() == ErrorKind::Corrupt => {
+                unreadable = Some(err);
+                Ok(())
+            }
+            removed => removed,
+        })?;
+        unreadable.map_or(Ok(()), |err| Err(self.failed(family, err)))
     }
 
     fn see(&self, survey: &mut Survey, family: Family, key: &[u8], value: &[u8]) {
