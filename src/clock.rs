@@ -23,6 +23,11 @@ pub trait Clock: Send + Sync + 'static {
 
     /// Time since some fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
+
+    /// Both, of one moment.
+    fn moment(&self) -> (u64, Duration) {
+        (self.wall_ms(), self.monotonic())
+    }
 }
 
 /// When `timeout` is over. What nobody lives to see is cut to a century, so that any duration may be asked for.
@@ -57,37 +62,39 @@ impl Clock for SystemClock {
 
 /// A clock that stands still until it is told to go on.
 #[derive(Debug)]
-pub struct ManualClock {
-    wall_ms: AtomicU64,
-    monotonic_ms: AtomicU64,
-}
+pub struct ManualClock(Mutex<(u64, Duration)>);
 
 impl ManualClock {
     /// A clock at this wall time, in milliseconds since 1970.
     #[must_use]
-    pub const fn at(wall_ms: u64) -> Self {
-        Self { wall_ms: AtomicU64::new(wall_ms), monotonic_ms: AtomicU64::new(0) }
+    pub fn at(wall_ms: u64) -> Self {
+        Self(Mutex::new((wall_ms, Duration::ZERO)))
     }
 
-    /// Time passes, on both clocks.
+    /// Time passes, on both clocks at once.
     pub fn advance(&self, by: Duration) {
-        self.wall_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
-        self.monotonic_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+        let (wall_ms, monotonic) = &mut *self.0.lock();
+        *wall_ms += by.as_millis() as u64;
+        *monotonic += by;
     }
 
     /// Somebody sets the wall clock.
     pub fn set_wall(&self, wall_ms: u64) {
-        self.wall_ms.store(wall_ms, Ordering::SeqCst);
+        self.0.lock().0 = wall_ms;
     }
 }
 
 impl Clock for ManualClock {
     fn wall_ms(&self) -> u64 {
-        self.wall_ms.load(Ordering::SeqCst)
+        self.moment().0
     }
 
     fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.monotonic_ms.load(Ordering::SeqCst))
+        self.moment().1
+    }
+
+    fn moment(&self) -> (u64, Duration) {
+        *self.0.lock()
     }
 }
 
@@ -105,17 +112,20 @@ pub(crate) trait Mark: Send + Sync {
 /// Where time goes on when an engine opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Start {
-    /// The time that runs on.
+    /// The time that runs on,
     running_ms: u64,
+    /// which was reached at this monotonic time: writing the mark may take a while.
+    at: Duration,
     /// Below this none is handed out.
     least_ms: u64,
 }
 
 impl Start {
     /// After an engine whose last durable mark this was.
-    pub(crate) fn after(wall_ms: u64, mark_ms: u64) -> Self {
+    pub(crate) fn after(source: &dyn Clock, mark_ms: u64) -> Self {
+        let (wall_ms, at) = source.moment();
         // The mark was set at most so far ahead of the time that ran then.
-        Self { running_ms: wall_ms.max(mark_ms.saturating_sub(AHEAD)), least_ms: mark_ms }
+        Self { running_ms: wall_ms.max(mark_ms.saturating_sub(AHEAD)), at, least_ms: mark_ms }
     }
 
     /// The mark that has to be durable before the first time is handed out.
@@ -141,7 +151,7 @@ pub(crate) struct EngineClock {
 impl EngineClock {
     /// A clock that goes on at `start`, whose mark `mark` has made durable.
     pub(crate) fn open(source: Arc<dyn Clock>, start: Start, mark: Arc<dyn Mark>) -> Self {
-        let offset_ms = start.running_ms.saturating_sub(millis(source.monotonic()));
+        let offset_ms = start.running_ms.saturating_sub(millis(start.at));
         Self {
             source,
             offset_ms,
@@ -233,7 +243,7 @@ mod tests {
 
     fn clock(wall_ms: u64, closed_ms: u64) -> (Arc<ManualClock>, Arc<Noted>, EngineClock) {
         let (source, noted) = (Arc::new(ManualClock::at(wall_ms)), Arc::new(Noted::default()));
-        let start = Start::after(source.wall_ms(), closed_ms);
+        let start = Start::after(&*source, closed_ms);
         let clock = EngineClock::open(source.clone(), start, noted.clone());
         (source, noted, clock)
     }
@@ -242,7 +252,7 @@ mod tests {
     fn many_ends_in_a_row_take_time_no_further_than_one() {
         let (source, mut mark_ms, mut last_ms) = (Arc::new(ManualClock::at(1_000_000)), 0, 0);
         for round in 0..100 {
-            let start = Start::after(source.wall_ms(), mark_ms);
+            let start = Start::after(&*source, mark_ms);
             let noted = Arc::new(Noted::default());
             let clock = EngineClock::open(source.clone(), start, noted.clone());
             for _ in 0..4 {
@@ -261,9 +271,18 @@ mod tests {
 
     #[test]
     fn a_wall_clock_that_was_set_back_takes_no_time_back() {
-        let start = Start::after(5, 1_000_000);
-        assert_eq!(start, Start { running_ms: 1_000_000 - AHEAD, least_ms: 1_000_000 });
-        assert_eq!(Start::after(2_000_000, 1_000_000).running_ms, 2_000_000);
+        let start = Start::after(&ManualClock::at(5), 1_000_000);
+        assert_eq!((start.running_ms, start.least_ms), (1_000_000 - AHEAD, 1_000_000));
+        assert_eq!(Start::after(&ManualClock::at(2_000_000), 1_000_000).running_ms, 2_000_000);
+    }
+
+    #[test]
+    fn time_passes_while_the_first_mark_is_written() {
+        let source = Arc::new(ManualClock::at(1_000_000));
+        let start = Start::after(&*source, 0);
+        source.advance(Duration::from_millis(700));
+        let clock = EngineClock::open(source.clone(), start, Arc::new(Noted::default()));
+        assert_eq!(clock.now_ms(), 1_000_700);
     }
 
     #[test]

@@ -52,7 +52,7 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     mark.mend()?;
     catalog.mend()?;
     let controls = unmended.into_iter().flatten().map(Control::mend).collect::<Result<Vec<_>>>()?;
-    let start = Start::after(builder.clock.wall_ms(), last.clock_ms);
+    let start = Start::after(&*builder.clock, last.clock_ms);
     // The incarnation is durable before any token is given: all leases from before are void. So is the mark before any time.
     let incarnation = last.incarnation + 1;
     let mark = Arc::new(EngineMark::open(mark, incarnation, start.mark_ms())?);

@@ -35,15 +35,20 @@ pub(crate) struct Call<O> {
     pub(crate) op: O,
 }
 
-/// A history that nothing explains.
+/// Why a history is not said to be right.
 #[derive(Debug)]
-pub(crate) struct Refused {
-    /// Place of the first call, in the order of returns, whose answer nothing explains.
-    pub(crate) call: usize,
+pub(crate) enum Refused {
+    /// Nothing explains the answer of this call, the first one in the order of returns.
+    Call(usize),
+    /// More orders are possible than can be looked at: it may be right or wrong. That comes of many operations under way at a crash of which
+    /// nobody has seen the answer.
+    Undecided,
 }
 
 /// Most operations under way at a time.
 const MOST: usize = 64;
+/// Most configurations that are looked at. A history of some seconds has some ten thousand.
+const LOOKS: u64 = 3_000_000;
 
 /// Walks over a history; says how many configurations were looked at.
 pub(crate) fn check<S: Spec>(spec: &S, calls: &[Call<S::Op>]) -> Result<u64, Refused> {
@@ -68,6 +73,9 @@ pub(crate) fn check<S: Spec>(spec: &S, calls: &[Call<S::Op>]) -> Result<u64, Ref
         let mut todo: Vec<_> = configurations.drain().collect();
         while let Some((state, done)) = todo.pop() {
             looked_at += 1;
+            if looked_at > LOOKS {
+                return Err(Refused::Undecided);
+            }
             let (done, others) = look(spec, calls, &under_way, &state, done);
             let taken = done >> slot & 1 == 1;
             if taken || spec.may_be_missing(&calls[at].op) {
@@ -87,7 +95,7 @@ pub(crate) fn check<S: Spec>(spec: &S, calls: &[Call<S::Op>]) -> Result<u64, Ref
             }
         }
         if next.is_empty() {
-            return Err(Refused { call: at });
+            return Err(Refused::Call(at));
         }
         under_way[slot] = None;
         configurations = next;
