@@ -155,20 +155,22 @@ impl Book {
         }
     }
 
-    /// One of these calls has ended it.
-    pub(crate) fn ended_by(&mut self, number: u32, now_ms: u64, doubts: &[Action]) {
-        if doubts.contains(&Action::Work(number)) {
-            return self.stepped(number, now_ms);
-        }
-        if let Some(ending) = self.may_have_ended(&self.runs[&number], doubts) {
-            self.end(number, ending, now_ms);
+    /// One of these calls has ended it, as it was seen if it is still there.
+    pub(crate) fn ended_by(&mut self, number: u32, seen: Option<Ending>, doubts: &[Action]) {
+        let ends = self.may_have_ended(&self.runs[&number], doubts);
+        match seen.or(ends.first().copied()) {
+            Some(Ending::Completed) if doubts.contains(&Action::Work(number)) => {
+                self.stepped(number, LONG_AGO)
+            }
+            Some(ending) => self.end(number, ending, LONG_AGO),
+            None => {}
         }
     }
 
     /// How a run may be found besides as it is known, if these calls are in doubt.
-    pub(crate) fn may_have_ended(&self, known: &Known, doubts: &[Action]) -> Option<Ending> {
+    pub(crate) fn may_have_ended(&self, known: &Known, doubts: &[Action]) -> Vec<Ending> {
         let number = known.run.number;
-        doubts.iter().find_map(|doubt| match doubt {
+        let ending = |doubt: &Action| match doubt {
             Action::End(other) if *other == number => Some(Ending::Completed),
             Action::Terminate(other) if *other == number => Some(Ending::Terminated),
             Action::Work(other) if *other == number && known.done + 1 == known.run.steps => {
@@ -181,6 +183,7 @@ impl Book {
                 Some(Ending::Terminated)
             }
             _ => None,
-        })
+        };
+        doubts.iter().filter_map(ending).collect()
     }
 }

@@ -288,11 +288,11 @@ impl<'s> World<'s> {
         let lives = |known: &&Known| known.ended.is_none() && Some(known.id.store()) == left;
         let live: Vec<Known> = book.runs.values().filter(lives).cloned().collect();
         for known in live {
-            if book.may_have_ended(&known, &doubts).is_some()
-                && tenant.instance(known.id)?.is_none_or(|found| found.ending().is_some())
-            {
+            let found = tenant.instance(known.id)?;
+            let lives = found.as_ref().is_some_and(|found| found.ending().is_none());
+            if !lives && !book.may_have_ended(&known, &doubts).is_empty() {
                 // A call that was in doubt has ended it.
-                book.ended_by(known.run.number, LONG_AGO, &doubts);
+                book.ended_by(known.run.number, found.and_then(|found| found.ending()), &doubts);
                 continue;
             }
             let action = Action::Terminate(known.run.number);
@@ -403,9 +403,9 @@ fn act_on(
     now_ms: u64,
 ) -> Result<Option<Done>> {
     let (id, number) = (known.id, known.run.number);
-    if again && book.may_have_ended(known, &[action]).is_some() && tenant.instance(id)?.is_none() {
+    if again && !book.may_have_ended(known, &[action]).is_empty() && tenant.instance(id)?.is_none() {
         // The call that was in doubt has ended it, and since then it was collected.
-        book.ended_by(number, LONG_AGO, &[action]);
+        book.ended_by(number, None, &[action]);
         return Ok(None);
     }
     let mut end = |ended, ending| {
