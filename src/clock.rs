@@ -74,7 +74,7 @@ impl ManualClock {
     /// Time passes, on both clocks at once.
     pub fn advance(&self, by: Duration) {
         let (wall_ms, monotonic) = &mut *self.0.lock();
-        *wall_ms += by.as_millis() as u64;
+        *wall_ms = wall_ms.saturating_add(millis(by));
         *monotonic += by;
     }
 
