@@ -56,7 +56,9 @@ pub struct SledOptions {
 
 impl Default for SledOptions {
     fn default() -> Self {
-        Self { cache: 32 << 20, unflushed_commits: 1024, unflushed_bytes: 4 << 20 }
+        // Few enough that sled has less to write at a time than its pool has threads: if all of them wait while its file is being cut
+        // off, it waits for itself (upstream pull request 1269).
+        Self { cache: 32 << 20, unflushed_commits: 1024, unflushed_bytes: 1 << 20 }
     }
 }
 
