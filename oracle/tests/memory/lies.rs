@@ -336,13 +336,15 @@ fn a_key_that_is_live_twice_is_named() {
         let key = key.unwrap();
         let here = id.store();
         let there = if here.0 == 1 { "b" } else { "a" };
+        // Before a store is open here: this opens one too.
+        let tenant = tenant(home);
         let store = home.driver.open(&home.data().join(there)).unwrap();
         let other = InstanceId(id.0 ^ 1);
         let row = RowId::Key { scope: "load".into(), key: key.as_bytes().into() };
         let held =
             cutover::formats::record::KeyRecord { instance: other, epoch: 9, ended: None, revision: 1 };
         let (mut bytes, mut name) = (Vec::new(), Vec::new());
-        V1.key(tenant(home), &row, &mut name);
+        V1.key(tenant, &row, &mut name);
         V1.value(&Record::Key(held), &mut bytes).unwrap();
         let mut batch = Batch::new();
         batch.put(Family::Keys, &name, &bytes);
