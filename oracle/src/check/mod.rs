@@ -97,12 +97,7 @@ impl Verdict {
 /// If the tenant cannot be asked at all.
 pub fn check(lines: &[Line], raw: &Raw, engine: &Engine, options: &Options) -> Result<Verdict> {
     let ledger = Ledger::read(lines, options.cut);
-    let mut judge = Judge::new(&ledger, raw, options);
-    judge.broken.extend(ledger.broken.iter().cloned());
-    rows::check(&mut judge);
-    if judge.lossy {
-        tails::check(&mut judge);
-    }
+    let mut judge = Judge::of_rows(&ledger, raw, options);
     answers::check(&mut judge, engine)?;
     Ok(judge.verdict())
 }
@@ -111,13 +106,7 @@ pub fn check(lines: &[Line], raw: &Raw, engine: &Engine, options: &Options) -> R
 #[must_use]
 pub fn check_rows(lines: &[Line], raw: &Raw, options: &Options) -> Verdict {
     let ledger = Ledger::read(lines, options.cut);
-    let mut judge = Judge::new(&ledger, raw, options);
-    judge.broken.extend(ledger.broken.iter().cloned());
-    rows::check(&mut judge);
-    if judge.lossy {
-        tails::check(&mut judge);
-    }
-    judge.verdict()
+    Judge::of_rows(&ledger, raw, options).verdict()
 }
 
 /// What all parts of the check have in hand.
@@ -149,6 +138,17 @@ impl<'c> Judge<'c> {
         let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64);
         let lossy = options.after == After::PowerCut && buffered;
         Self { ledger, raw, lossy, now_ms, later: options.later, verdict, broken: Vec::new() }
+    }
+
+    /// Has looked at the lines and the rows.
+    fn of_rows(ledger: &'c Ledger, raw: &'c Raw, options: &Options) -> Self {
+        let mut judge = Self::new(ledger, raw, options);
+        judge.broken.extend(ledger.broken.iter().cloned());
+        rows::check(&mut judge);
+        if judge.lossy {
+            tails::check(&mut judge);
+        }
+        judge
     }
 
     fn say(&mut self, what: impl Into<String>) {
