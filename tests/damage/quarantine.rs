@@ -299,6 +299,29 @@ fn the_key_of_a_live_instance_is_written_again_and_not_dropped() {
     started(tenant.launch(&keyed("k")).unwrap());
 }
 
+/// I1: an instance that cannot be read may be the one that holds a damaged key.
+#[test]
+fn a_damaged_key_is_not_dropped_before_the_damaged_instance_that_may_hold_it() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, "a", KEEP);
+    let id = started(tenant.launch(&keyed("k").step(NewStep::new("s"))).unwrap());
+    home.damage("a", tenant.id(), &RowId::Key { scope: "scope".into(), key: b"k".as_slice().into() });
+    home.damage("a", tenant.id(), &RowId::Instance { id });
+    // Either is met by who needs it.
+    assert_eq!(tenant.worker("w").unwrap().claim("default", HOUR, Duration::ZERO).unwrap(), None);
+    assert_eq!(tenant.launch(&keyed("k")).unwrap_err().kind(), ErrorKind::Corrupt);
+    work_off(&engine);
+    let (key, instance) = (entry(&tenant, "key "), entry(&tenant, "instance "));
+    let err = tenant.migration().drop_quarantined(&key, "lost").unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::Corrupt);
+    assert!(err.to_string().contains("drop that first"), "{err}");
+    assert_eq!(tenant.launch(&keyed("k")).unwrap_err().kind(), ErrorKind::Corrupt);
+    tenant.migration().drop_quarantined(&instance, "lost").unwrap();
+    tenant.migration().drop_quarantined(&key, "lost").unwrap();
+    started(tenant.launch(&keyed("k")).unwrap());
+}
+
 /// One row that cannot be read, of a key or of what a replacement was to do, is not in the way of opening after a crash.
 #[test]
 fn a_key_that_cannot_be_read_keeps_no_engine_from_opening() {

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
-use cutover::formats::Family;
+use cutover::formats::{Family, Layout as _, RowId, TenantId, V1};
 use cutover::store::memory::MemoryDriver;
 use cutover::store::{Batch, Driver, Store, Write};
 use cutover::{Builder, Engine, Error, ErrorKind, Result};
@@ -36,6 +36,8 @@ pub(crate) struct Disks {
     faults: Arc<Mutex<HashMap<PathBuf, Faults>>>,
     changed: Arc<Condvar>,
     opened: Arc<Mutex<Vec<PathBuf>>>,
+    /// The store of each path that was opened last, as it is below its faults.
+    below: Arc<Mutex<HashMap<PathBuf, Weak<dyn Store>>>>,
     syncs: Arc<AtomicU64>,
 }
 
@@ -76,6 +78,7 @@ impl Driver for Disks {
         }
         let (path, inner) = (path.to_owned(), self.memory.open(path)?);
         self.opened.lock().push(path.clone());
+        self.below.lock().insert(path.clone(), Arc::downgrade(&inner));
         Ok(Arc::new(Disk { path, disks: self.clone(), inner, broken: Mutex::new(false) }))
     }
 
@@ -201,6 +204,15 @@ impl Machine {
     /// It works again. What was not durable when it failed is there if `kept`.
     pub(crate) fn mend(&self, store: &str, kept: bool) {
         self.change(store, |faults| *faults = Faults { loses: !kept, ..Faults::default() });
+    }
+
+    /// Overwrites a row with bytes that are no record.
+    pub(crate) fn damage(&self, store: &str, tenant: TenantId, row: &RowId<'_>) {
+        let store = self.disks.below.lock()[&self.path(store)].upgrade().unwrap();
+        let (mut batch, mut key) = (Batch::new(), Vec::new());
+        V1.key(tenant, row, &mut key);
+        batch.put(row.family(), &key, b"no record");
+        store.commit(&batch, Write::Synced).unwrap();
     }
 
     /// The handle that was opened first fails in everything from now on.

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cutover::clock::ManualClock;
+use cutover::formats::RowId;
 use cutover::{
-    Completion, ConflictPolicy, Durability, Ending, Engine, ErrorKind, Event, Filter, Hold, InstanceId,
-    Launched, MigrationOptions, Observer, Phase, Result, Retention, Settled, Tenant,
+    Completion, ConflictPolicy, Durability, Ended, Ending, Engine, ErrorKind, Event, Filter, Hold,
+    InstanceId, Launched, MigrationOptions, NewStep, Observer, Phase, Result, Retention, Settled, Tenant,
 };
 use parking_lot::Mutex;
 
@@ -132,6 +133,52 @@ fn a_lease_from_before_is_good_for_one_result() {
         assert_eq!(matches!(settled, Settled::Done { .. }), !kept, "{settled:?}");
         assert_eq!(tenant.instance(id).unwrap().unwrap().ending(), Some(Ending::Completed));
         assert_eq!(worker.claim("default", LONG, Duration::ZERO).unwrap(), None);
+    }
+}
+
+/// The cancel waits for the lease of a step whose report was lost and had happened: nobody else would end the instance.
+#[test]
+fn a_cancel_that_waits_for_a_report_that_had_happened_is_carried_out() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let id = started(tenant.launch(&with_step("k").step(NewStep::new("second"))).unwrap());
+    let worker = tenant.worker("w").unwrap();
+    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    machine.fail("a");
+    refused(worker.complete(&task, Completion::default()), ErrorKind::Indeterminate);
+    machine.mend("a", true);
+    assert_eq!(at_last(|| tenant.cancel(id, "enough")), Ended::Asked);
+    let other = tenant.worker("other").unwrap();
+    assert_eq!(other.claim("default", LONG, Duration::ZERO).unwrap(), None, "it is cancelled");
+    assert_eq!(tenant.instance(id).unwrap().unwrap().ending(), None, "one holds a lease");
+    assert!(matches!(worker.complete(&task, Completion::default()).unwrap(), Settled::Stale { .. }));
+    assert_eq!(other.claim("default", LONG, Duration::ZERO).unwrap(), None);
+    assert_eq!(tenant.instance(id).unwrap().unwrap().ending(), Some(Ending::Cancelled));
+}
+
+/// Whether a damaged instance was dropped is not answered from a commit that failed.
+#[test]
+fn what_a_failed_drop_of_damage_removed_is_in_doubt() {
+    for kept in [true, false] {
+        let machine = Machine::new();
+        let engine = machine.builder().background(false).open().unwrap();
+        let tenant = tenant(&engine, memory("a"), KEEP);
+        let id = started(tenant.launch(&with_step("k")).unwrap());
+        machine.damage("a", tenant.id(), &RowId::Instance { id });
+        let worker = tenant.worker("w").unwrap();
+        assert_eq!(worker.claim("default", LONG, Duration::ZERO).unwrap(), None);
+        let migration = tenant.migration();
+        let entry = migration.quarantine().unwrap().pop().unwrap();
+        machine.fail("a");
+        refused(migration.drop_quarantined(&entry, "lost"), ErrorKind::Indeterminate);
+        refused(tenant.instance(id), ErrorKind::Indeterminate);
+        machine.mend("a", kept);
+        engine.step().unwrap();
+        match kept {
+            true => assert_eq!(tenant.instance(id).unwrap(), None),
+            false => drop(refused(tenant.instance(id), ErrorKind::Corrupt)),
+        }
     }
 }
 

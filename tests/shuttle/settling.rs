@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cutover::{
-    Completion, Ended, Ending, ErrorKind, InstanceId, Launch, Launched, NewStep, Settled, Tenant, Worker,
+    Completion, Ended, Ending, ErrorKind, Hold, InstanceId, Launch, Launched, NewStep, Settled, Tenant,
+    Worker,
 };
 use shuttle::rand::{Rng as _, thread_rng};
 
@@ -76,7 +77,7 @@ fn deadlines_that_come_late_are_collected() {
             .collect();
         let collector = |times| {
             let engine = world.engine.clone();
-            shuttle::thread::spawn(move || (0..times).for_each(|_| drop(engine.step().unwrap())))
+            shuttle::thread::spawn(move || (0..times).for_each(|_| _ = engine.step().unwrap()))
         };
         let enders = ids.iter().map(|id| {
             let (id, tenant, clock) = (*id, world.tenant.clone(), world.clock.clone());
@@ -88,6 +89,34 @@ fn deadlines_that_come_late_are_collected() {
         let threads: Vec<_> = enders.chain([collector(3)]).collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         collector(4).join().unwrap();
+        for id in ids {
+            assert!(world.tenant.instance(id).unwrap().is_none(), "{id} was never collected");
+        }
+    });
+}
+
+/// A collector that began before the switch does not look at the target: what ended there is for the next one, not for nobody.
+#[test]
+fn deadlines_that_come_with_the_switch_are_collected() {
+    run_whatever_they_meet("deadlines at the switch", |world| {
+        world.begin_before_the_switch();
+        let tenant = world.tenant.clone();
+        let worker = shuttle::thread::spawn(move || {
+            (0..3)
+                .map(|_| {
+                    let Launched::Started(id) = tenant.launch(&Launch::new("work", 1)).unwrap() else {
+                        panic!("a launch without a key starts something")
+                    };
+                    assert_eq!(tenant.end(id, Ending::Completed, b"", "").unwrap(), Ended::Now);
+                    id
+                })
+                .collect::<Vec<_>>()
+        });
+        let threads = [world.driver(), world.driver()];
+        world.tenant.migration().release(Hold::Switch).unwrap();
+        let ids = worker.join().unwrap();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        (0..4).for_each(|_| _ = world.engine.step().unwrap());
         for id in ids {
             assert!(world.tenant.instance(id).unwrap().is_none(), "{id} was never collected");
         }

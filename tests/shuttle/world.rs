@@ -160,6 +160,14 @@ impl World {
         }
     }
 
+    /// Everything is copied and compared, and the switch is held.
+    pub(crate) fn begin_before_the_switch(&self) {
+        let options = MigrationOptions::default().hold_switch(true).hold_complete(true);
+        self.tenant.migration().start(store(1), options).unwrap();
+        (0..20).for_each(|_| _ = self.engine.step().unwrap());
+        assert_eq!(self.tenant.status().phase, Phase::PreMigration);
+    }
+
     /// Works until the tenant is in this phase.
     fn step_to(&self, phase: Phase) {
         for _ in 0..MANY {
