@@ -29,6 +29,8 @@ struct State {
     broken: Vec<PathBuf>,
     /// Those of them that were opened again since somebody asked.
     mended: Vec<PathBuf>,
+    /// All that were opened again under this engine.
+    reopened: Vec<PathBuf>,
 }
 
 impl Disks {
@@ -53,6 +55,11 @@ impl Disks {
         path.map_or(!broken.is_empty(), |path| broken.iter().any(|other| other == path))
     }
 
+    /// Whether a store was opened again under this engine. It is not in use before its tenant has looked at its other store too.
+    pub fn was_reopened(&self, path: &Path) -> bool {
+        self.state.lock().reopened.iter().any(|other| other == path)
+    }
+
     /// The stores that had failed and were opened again since this was asked last.
     pub fn take_mended(&self) -> Vec<PathBuf> {
         std::mem::take(&mut self.state.lock().mended)
@@ -73,7 +80,9 @@ impl Disks {
 
     /// The process that has them open is gone.
     pub fn crash(&self, gone: Gone) {
-        for path in &self.state.lock().used {
+        let mut state = self.state.lock();
+        state.reopened.clear();
+        for path in &state.used {
             match gone {
                 Gone::Closed => {}
                 Gone::Killed => self.memory.kill(path),
@@ -112,6 +121,7 @@ impl Driver for Disks {
         let mut state = self.state.lock();
         if state.broken.iter().any(|other| other == path) {
             state.mended.push(path.to_owned());
+            state.reopened.push(path.to_owned());
         }
         state.broken.retain(|other| other != path);
         if !state.used.iter().any(|other| other == path) {

@@ -183,7 +183,8 @@ impl Run {
             Writes::Home => {
                 let home = self.seats[seat].status.and_then(|status| status.store(status.home()));
                 let path = home.and_then(|id| self.engine().store_path(id));
-                self.disks.is_broken(path.as_deref())
+                let coming_back = path.as_deref().is_some_and(|path| self.disks.was_reopened(path));
+                self.disks.is_broken(path.as_deref().filter(|_| !coming_back))
             }
             // One that is just being opened again cannot be read either.
             Writes::Nothing | Writes::Anywhere => self.disks.is_broken(None),
