@@ -122,3 +122,25 @@ fn a_store_waits_to_be_used_again_until_the_other_one_can_be_read() {
         play(Setup::default(), &ops);
     }
 }
+
+/// While the store that a tenant is leaving is opened again it cannot be read, so nobody knows whether a key is live there. (The model thought
+/// that only the store of the launches can be in the way of one.)
+#[test]
+fn a_launch_with_a_key_waits_for_both_stores() {
+    let keyed = Launching { key: Some(0), ..UNKEYED };
+    let ops = [
+        // One launches into the store that the other one is leaving.
+        Op::Start(0, 2, 8 + 4),
+        Op::Start(1, 0, 8 + 4),
+        Op::Drain,
+        Op::Fail1(Fault::CommitNot, 0),
+        Op::Launch(1, UNKEYED),
+        Op::Fail1(Fault::Open, 0),
+        Op::Step(1),
+        Op::Launch(0, keyed),
+        Op::Advance(1000),
+        Op::Step(1),
+        Op::Launch(0, keyed),
+    ];
+    play(Setup::default(), &ops);
+}

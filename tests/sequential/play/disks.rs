@@ -29,7 +29,7 @@ struct State {
     broken: Vec<PathBuf>,
     /// Those of them that were opened again since somebody asked.
     mended: Vec<PathBuf>,
-    /// All that were opened again under this engine.
+    /// All of them that somebody has tried to open again under this engine.
     reopened: Vec<PathBuf>,
 }
 
@@ -55,7 +55,8 @@ impl Disks {
         path.map_or(!broken.is_empty(), |path| broken.iter().any(|other| other == path))
     }
 
-    /// Whether a store was opened again under this engine. It is not in use before its tenant has looked at its other store too.
+    /// Whether somebody has tried to open the store again under this engine. Until that succeeds it cannot even be read, and it is not in
+    /// use before its tenant has looked at its other store too.
     pub fn was_reopened(&self, path: &Path) -> bool {
         self.state.lock().reopened.iter().any(|other| other == path)
     }
@@ -114,6 +115,9 @@ impl Driver for Disks {
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn Store>> {
+        if self.is_broken(Some(path)) {
+            self.state.lock().reopened.push(path.to_owned());
+        }
         if self.fails(|fault| fault == Fault::Open).is_some() {
             return Err(failure());
         }
@@ -121,7 +125,6 @@ impl Driver for Disks {
         let mut state = self.state.lock();
         if state.broken.iter().any(|other| other == path) {
             state.mended.push(path.to_owned());
-            state.reopened.push(path.to_owned());
         }
         state.broken.retain(|other| other != path);
         if !state.used.iter().any(|other| other == path) {

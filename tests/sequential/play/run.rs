@@ -1,14 +1,15 @@
 //! Does operations on an engine and shows their answers to the model.
 
 use std::fmt::Debug;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
 use cutover::files::MemoryFiles;
 use cutover::{
-    Durability, Engine, ErrorKind, Filter, Instance, InstanceId, Retention, Status, StoreSpec, Task, Tenant,
-    TenantOptions,
+    Durability, Engine, ErrorKind, Filter, Instance, InstanceId, Phase, Retention, Status, StoreSpec, Task,
+    Tenant, TenantOptions,
 };
 
 use super::Seen;
@@ -181,10 +182,9 @@ impl Run {
     pub(super) fn judge(&mut self, seat: usize, writes: Writes, left: impl Fn(World, &At) -> Left) {
         let broken = match writes {
             Writes::Home => {
-                let home = self.seats[seat].status.and_then(|status| status.store(status.home()));
-                let path = home.and_then(|id| self.engine().store_path(id));
-                let coming_back = path.as_deref().is_some_and(|path| self.disks.was_reopened(path));
-                self.disks.is_broken(path.as_deref().filter(|_| !coming_back))
+                let paths = self.used_by_launches(seat);
+                let coming_back = paths.iter().any(|path| self.disks.was_reopened(path));
+                self.disks.is_broken(paths.first().map(PathBuf::as_path).filter(|_| !coming_back))
             }
             // One that is just being opened again cannot be read either.
             Writes::Nothing | Writes::Anywhere => self.disks.is_broken(None),
@@ -200,6 +200,14 @@ impl Run {
         assert!(!worlds.is_empty(), "{} at {at:?}: {}", name(seat), complaints.join("\nor: "));
         self.seen.in_doubt += u64::from(worlds.len() > 1);
         self.seats[seat].worlds = worlds;
+    }
+
+    /// The stores that a launch looks at, home first. A target before the switch is none of them.
+    fn used_by_launches(&self, seat: usize) -> Vec<PathBuf> {
+        let Some(status) = self.seats[seat].status else { return Vec::new() };
+        let other = (status.phase != Phase::PreMigration).then_some(status.home().other());
+        let roles = [Some(status.home()), other].into_iter().flatten();
+        roles.filter_map(|role| self.engine().store_path(status.store(role)?)).collect()
     }
 
     pub(super) fn perform(&mut self, op: &Op) {
