@@ -7,19 +7,24 @@ use std::process::Command;
 use crate::cargo::{cargo, target_directory};
 use crate::tools;
 
-/// Changes the code in one place after the other, in place, and says which changes no test notices. What is mutated and how it is tested is
-/// in `.cargo/mutants.toml`; arguments go to cargo-mutants.
+/// Changes the code in one place after the other, in place, and says which changes no test notices: first in the engine, then in the formats.
+/// What is mutated and how it is tested is in `.cargo/mutants.toml` and `.cargo/mutants-formats.toml`; arguments go to cargo-mutants.
 ///
 /// # Errors
 /// If a change goes unnoticed, or something else fails; cargo-mutants has said what.
 pub(crate) fn mutants(arguments: &[String]) -> Result<(), String> {
     tools::provide("mutants")?;
     let target = target_directory()?;
-    let mut command = own(cargo(), &target, "mutants");
-    command.args(["mutants", "--in-place", "-p", "cutover", "-p", "cutover-formats"]);
-    command.arg("--output").arg(target.join("mutants"));
-    command.args(arguments);
-    tools::run("cargo mutants", &mut command)
+    let run = |package: &str, config: &str| {
+        let mut command = own(cargo(), &target, "mutants");
+        command.args(["mutants", "--in-place", "-p", package, "--config", config]);
+        command.arg("--output").arg(target.join("mutants").join(package));
+        command.args(arguments);
+        tools::run(&format!("cargo mutants of {package}"), &mut command)
+    };
+    // Both, whatever the first one found.
+    let engine = run("cutover", ".cargo/mutants.toml");
+    engine.and(run("cutover-formats", ".cargo/mutants-formats.toml"))
 }
 
 /// Runs the tests of the library and its formats with counters, and prints the lines and branches that they reach.
