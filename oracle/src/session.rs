@@ -193,9 +193,11 @@ impl Session {
         Ok(())
     }
 
-    /// Takes over what earlier sessions have left alive.
+    /// Takes over what earlier sessions have left alive. In which order that was launched nobody knows, and some of it may only just have
+    /// been made, by opening; so none of these lines comes after another one.
     fn find(&mut self) -> Result<()> {
         let live = Filter { live: Some(true), ..Filter::default() };
+        let before = self.acks.printed();
         let mut after = None;
         loop {
             let page = self.tenant.list(&live, after, 1_000)?;
@@ -203,7 +205,7 @@ impl Session {
                 let thread = self.found.len() as u32 % self.setup.threads.max(1);
                 let key = instance.key.map(|(_, key)| String::from_utf8_lossy(&key).into_owned());
                 let found = Ack::Found { thread, instance: instance.id, key };
-                self.acks.say(self.acks.printed(), found.clone());
+                self.acks.say(before, found.clone());
                 self.found.push(found);
             }
             after = page.next;
