@@ -115,7 +115,7 @@ fn kills_and_power_cuts(steps: &mut Steps) -> Result<(), String> {
         return Ok(());
     }
     steps.run("power cuts under load", torture("--power-cuts 6 --chain"))?;
-    steps.run("power cuts bite", torture("--power-cuts 2 --prove"))
+    steps.run("power cuts bite", torture("--power-cuts 20 --prove"))
 }
 
 fn with(mut command: Command, args: &[&str]) -> Command {

@@ -58,6 +58,11 @@ impl Site {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 
+    /// It was enough: what is under way is the last.
+    pub(crate) fn finish(&self) {
+        self.over.store(true, Ordering::Relaxed);
+    }
+
     /// Counts a kill or a cut.
     pub(crate) fn count(&self, opened: bool, place: &Place, durability: Durability) {
         self.with(|tally| tally.count(opened, place, durability));
@@ -119,7 +124,7 @@ impl Site {
         });
         if findings >= ENOUGH {
             println!("{ENOUGH} failures are enough to look at");
-            self.over.store(true, Ordering::Relaxed);
+            self.finish();
         }
         Ok(())
     }
