@@ -144,3 +144,21 @@ fn a_launch_with_a_key_waits_for_both_stores() {
     ];
     play(Setup::default(), &ops);
 }
+
+/// The lease of a report that had happened without its worker knowing holds on, and so a cancel only asks. (The model thought it over.)
+#[test]
+fn a_cancel_waits_for_a_lease_whose_report_had_happened() {
+    let ops = [
+        Op::Launch(0, Launching { shape: 3, ..UNKEYED }),
+        Op::Claim(0, 1, 10_000),
+        Op::Fail1(Fault::CommitMade, 0),
+        Op::Complete(0, 0),
+        Op::Step(2),
+        Op::List(0, 0, 7),
+        Op::Cancel(0, 0),
+        Op::Complete(0, 0),
+        Op::Claim(0, 1, 10_000),
+        Op::Reopen(Gone::Closed, 0),
+    ];
+    play(Setup::default(), &ops);
+}

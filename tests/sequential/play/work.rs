@@ -52,8 +52,27 @@ impl World {
             return Err(format!("the claim failed: {err:?}"));
         }
         let mut worlds = Vec::new();
-        self.walk(&Asked { queue, length_ms, got, at }, BTreeSet::new(), &mut worlds);
+        let asked = Asked { queue, length_ms, got, at };
+        for world in self.with_late_ends(at) {
+            world.walk(&asked, BTreeSet::new(), &mut worlds);
+        }
         if worlds.is_empty() { Err(format!("nobody should have been given {got:?}")) } else { Ok(worlds) }
+    }
+
+    /// A lease whose report had happened without its worker knowing may have been the last one of an instance that was to stop. When it is
+    /// over, its entry comes back, and a claim that meets it ends the instance.
+    fn with_late_ends(self, at: &At) -> Vec<World> {
+        let late = |one: &One| one.doubtful && one.ended.is_none() && one.cancel_requested && one.held() == 0;
+        let places: Vec<usize> = (0..self.instances.len()).filter(|at| late(&self.instances[*at])).collect();
+        let mut worlds = vec![self];
+        for place in places {
+            let mut ended = worlds.clone();
+            for world in &mut ended {
+                world.end(place, Ending::Cancelled, "cancelled", &[], at.now_ms);
+            }
+            worlds.extend(ended);
+        }
+        worlds
     }
 
     /// Goes through the steps that are ready, as the engine does, and notes every world in which it may have stopped as it did.
@@ -152,13 +171,29 @@ impl World {
         (lease.token == task.token && at.mono_ms < lease.until_ms).then_some(place)
     }
 
+    fn step_of(&mut self, task: &Task) -> Option<&mut Step> {
+        let place = self.place(task.instance, |_| false)?;
+        self.instances[place].steps.get_mut(&task.step)
+    }
+
+    fn lease_of(&mut self, task: &Task) -> Option<&mut Lease> {
+        self.step_of(task)?.lease.as_mut().filter(|lease| lease.token == task.token)
+    }
+
     /// Whether an operation on the instance of a task had an unknown outcome. Its leases are let go of, or not, when it is known.
     fn in_doubt_about(&mut self, task: &Task) -> bool {
         self.place(task.instance, |_| false).is_some_and(|place| self.instances[place].doubtful)
     }
 
     pub fn beat(mut self, task: &Task, got: &Result<Beat>, at: &At) -> Left {
-        if got.is_ok() && self.in_doubt_about(task) {
+        if let Ok(beat) = got
+            && self.in_doubt_about(task)
+        {
+            if *beat != Beat::Stale
+                && let Some(lease) = self.lease_of(task)
+            {
+                lease.until_ms = at.mono_ms + lease.length_ms;
+            }
             return Ok(vec![self]);
         }
         let due = match self.held_by(task, at) {
@@ -183,6 +218,12 @@ impl World {
             Err(err) => of_the_world(err),
         };
         if doubted && self.in_doubt_about(task) {
+            // It may have been over, or be over by this report, which came after one that had happened.
+            let mut over = self.clone();
+            if let (Ok(_), Some(step)) = (got, over.step_of(task)) {
+                step.lease = None;
+                return Ok(vec![self, over]);
+            }
             return Ok(vec![self]);
         }
         let Some(place) = self.held_by(task, at) else {
@@ -201,8 +242,14 @@ impl World {
             let key = self.instances[place].launching.key;
             self.doubt(place, key);
             let mut happened = self.clone();
+            let lease = self.lease_of(task).copied();
             return Ok(match happened.report(place, &task.step, report, at.now_ms) {
-                Some(_) => vec![self, happened],
+                // Nobody knows, so the lease is still there.
+                Some(None) => {
+                    happened.step_of(task).expect("it was reported").lease = lease;
+                    vec![self, happened]
+                }
+                Some(Some(_)) => vec![self, happened],
                 None => vec![self],
             });
         }
