@@ -5,7 +5,7 @@ mod play;
 
 use std::time::{Duration, Instant};
 
-use cutover::{ConflictPolicy, ReusePolicy};
+use cutover::{ConflictPolicy, Ending, ReusePolicy};
 use play::ops::{Fault, Gone, Launching, Op, Setup};
 use play::{Seen, play, play_bytes};
 
@@ -159,6 +159,29 @@ fn a_cancel_waits_for_a_lease_whose_report_had_happened() {
         Op::Complete(0, 0),
         Op::Claim(0, 1, 10_000),
         Op::Reopen(Gone::Closed, 0),
+    ];
+    play(Setup::default(), &ops);
+}
+
+/// While a store is opened again, the steps in it are passed over. (The model gave them out.)
+#[test]
+fn steps_of_a_store_that_is_opened_again_keep_nobody_from_others() {
+    let ops = [
+        Op::Launch(0, UNKEYED),
+        Op::Advance(1),
+        Op::Launch(0, UNKEYED),
+        Op::Start(0, 2, 8 + 4),
+        Op::Drain,
+        Op::Advance(1000),
+        Op::Launch(0, UNKEYED),
+        Op::Fail1(Fault::CommitNot, 0),
+        Op::End(0, 2, Ending::Completed),
+        Op::Fail1(Fault::Open, 0),
+        Op::Step(1),
+        Op::Claim(0, 0, 10_000),
+        Op::Advance(1000),
+        Op::Step(1),
+        Op::Claim(0, 0, 10_000),
     ];
     play(Setup::default(), &ops);
 }

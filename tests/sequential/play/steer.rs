@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use cutover::clock::Clock as _;
 use cutover::migration::phase;
-use cutover::{Engine, ErrorKind, Hold, MigrationOptions, Move, Phase, Tenant};
+use cutover::{Engine, ErrorKind, Filter, Hold, MigrationOptions, Move, Phase, Tenant};
 
 use super::Seen;
 use super::ops::{DWELL, Gone, Op};
-use super::run::{AHEAD, Run, is_kind, name, store};
+use super::run::{AHEAD, Run, is_kind, name, pages, store};
 use super::world::of_the_world;
 
 /// Longer than anything takes, unless it hangs.
@@ -234,10 +234,9 @@ impl Run {
     }
 
     fn end_all(&mut self, seat: usize, tenant: &Tenant) {
-        let live = |one: &super::world::One| one.ended.is_none();
-        let world = self.seats[seat].worlds.first();
-        let instances = world.map_or(&[][..], |world| &world.instances);
-        let ids: Vec<_> = instances.iter().filter(|one| live(one)).filter_map(|one| one.id).collect();
+        let live = Filter { live: Some(true), ..Filter::default() };
+        let ids: Vec<_> =
+            pages(tenant, &live, 100).unwrap().into_iter().map(|instance| instance.id).collect();
         for id in ids {
             let got = tenant.terminate(id, "over");
             self.judge(seat, super::run::Writes::Nothing, |mut world, at| {

@@ -51,12 +51,17 @@ impl World {
         {
             return Err(format!("the claim failed: {err:?}"));
         }
+        let due = self.first(queue, &BTreeSet::new(), at.now_ms);
+        let due = due.map(|(place, name)| (self.instances[place].id, name));
         let mut worlds = Vec::new();
         let asked = Asked { queue, length_ms, got, at };
         for world in self.with_late_ends(at) {
             world.walk(&asked, BTreeSet::new(), &mut worlds);
         }
-        if worlds.is_empty() { Err(format!("nobody should have been given {got:?}")) } else { Ok(worlds) }
+        if worlds.is_empty() {
+            return Err(format!("{due:?} should have been given, and it was {got:?}"));
+        }
+        Ok(worlds)
     }
 
     /// A lease whose report had happened without its worker knowing may have been the last one of an instance that was to stop. When it is
@@ -88,8 +93,9 @@ impl World {
                 }
                 return;
             };
-            if self.instances[place].doubtful {
-                // It may be passed over for as long as it is in doubt, and as long as a lease lasts that may be over.
+            if self.instances[place].doubtful || asked.at.broken {
+                // It may be passed over for as long as it is in doubt, and as long as a lease lasts that may be over; or its store is being
+                // opened again.
                 let mut over = passed.clone();
                 over.insert((place, name.clone()));
                 self.clone().walk(asked, over, out);
