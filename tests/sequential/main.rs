@@ -185,3 +185,19 @@ fn steps_of_a_store_that_is_opened_again_keep_nobody_from_others() {
     ];
     play(Setup::default(), &ops);
 }
+
+/// A report may have happened also where an earlier call had left the instance in doubt. (The model took it for nothing.)
+#[test]
+fn a_report_in_doubt_about_an_instance_in_doubt_may_have_happened() {
+    let ops = [
+        Op::Fail1(Fault::CommitMade, 0),
+        Op::Launch(0, Launching { shape: 3, ..UNKEYED }),
+        Op::Step(2),
+        Op::Claim(0, 1, 10_000),
+        Op::Fail1(Fault::CommitMade, 0),
+        Op::Fail(0, None),
+        Op::Step(2),
+        Op::Cancel(0, 0),
+    ];
+    play(Setup::default(), &ops);
+}

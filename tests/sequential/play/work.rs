@@ -223,7 +223,9 @@ impl World {
             Ok(answer) => matches!(answer, Settled::Stale { .. }),
             Err(err) => of_the_world(err),
         };
-        if doubted && self.in_doubt_about(task) {
+        let may_have_happened = matches!(got, Err(err) if err.kind() == ErrorKind::Indeterminate)
+            && self.held_by(task, at).is_some();
+        if doubted && !may_have_happened && self.in_doubt_about(task) {
             // It may have been over, or be over by this report, which came after one that had happened.
             let mut over = self.clone();
             if let (Ok(_), Some(step)) = (got, over.step_of(task)) {
