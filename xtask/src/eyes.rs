@@ -15,16 +15,18 @@ use crate::tools;
 pub(crate) fn mutants(arguments: &[String]) -> Result<(), String> {
     tools::provide("mutants")?;
     let target = target_directory()?;
-    let run = |package: &str, config: &str| {
+    let run = |package: &str, config: &str, more: &[&str]| {
         let mut command = own(cargo(), &target, "mutants");
         command.args(["mutants", "--in-place", "-p", package, "--config", config]);
         command.arg("--output").arg(target.join("mutants").join(package));
-        command.args(arguments);
+        command.args(more).args(arguments);
         tools::run(&format!("cargo mutants of {package}"), &mut command)
     };
     // Both, whatever the first one found.
-    let engine = run("cutover", ".cargo/mutants.toml");
-    engine.and(run("cutover-formats", ".cargo/mutants-formats.toml"))
+    let engine = run("cutover", ".cargo/mutants.toml", &[]);
+    // What is tested before the first change are the tests of the changed package only, and these are those of both.
+    let without_baseline = ["--baseline", "skip", "--timeout", "120"];
+    engine.and(run("cutover-formats", ".cargo/mutants-formats.toml", &without_baseline))
 }
 
 /// Runs the tests of the library and its formats with counters, and prints the lines and branches that they reach.
