@@ -64,3 +64,17 @@ impl Family {
         Self::ALL.into_iter().find(|family| family.name() == name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_on_disk_and_lead_back() {
+        let names = Family::ALL.map(Family::name);
+        let on_disk = ["definitions", "keys", "requests", "instances", "steps", "ready", "expiry", "notes"];
+        assert_eq!(names, on_disk);
+        assert_eq!(names.map(Family::from_name), Family::ALL.map(Some));
+        assert_eq!(Family::from_name("leases"), None);
+    }
+}

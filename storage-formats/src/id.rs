@@ -163,6 +163,9 @@ mod tests {
     #[test]
     fn wrong_lengths_say_which_way() {
         assert_eq!("".parse::<InstanceId>(), Err(FormatError::Truncated { what: "the instance id" }));
+        let without_check = "0".repeat(TEXT_DIGITS);
+        let truncated = Err(FormatError::Truncated { what: "the instance id" });
+        assert_eq!(without_check.parse::<InstanceId>(), truncated);
         let long = "0".repeat(28);
         assert_eq!(long.parse::<InstanceId>(), Err(FormatError::TrailingBytes { what: "the instance id" }));
     }
