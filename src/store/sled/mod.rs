@@ -56,8 +56,8 @@ pub struct SledOptions {
 
 impl Default for SledOptions {
     fn default() -> Self {
-        // Few enough that sled has less to write at a time than its pool has threads: if all of them wait while its file is being cut
-        // off, it waits for itself (upstream pull request 1269).
+        // The less sled has to write at a time, the more rarely all threads of its pool wait while its file is being cut off, when it waits
+        // for itself (upstream pull request 1269). With 4 MiB the contract suite met that.
         Self { cache: 32 << 20, unflushed_commits: 1024, unflushed_bytes: 1 << 20 }
     }
 }

@@ -111,7 +111,7 @@ fn sealed_lines_of_the_journal() {
     let record = codec::seal_slot(RecordType::Tenant, 12, &tenant).unwrap();
     assert_eq!(journal::seal(&tenant.journal, Some(&record)).unwrap(), text);
     let entry = journal::open(text.as_bytes()).unwrap();
-    assert_eq!((&entry.line, &entry.record, entry.damaged), (&tenant.journal, &Some(record), false));
+    assert_eq!((&entry.line, &entry.record, entry.damaged), (&tenant.journal, &Some(record.clone()), false));
     // For whoever knows nothing of seals it is a line with more fields.
     assert_eq!(journal::decode(text.as_bytes()), Ok(entry.line));
     let later = text.replacen(",\"crc\"", ",\"more\":1,\"crc\"", 1);
@@ -119,6 +119,10 @@ fn sealed_lines_of_the_journal() {
         journal::open(later.as_bytes()).unwrap().damaged,
         "the checksum is over all that comes before it"
     );
+    // The record of one line behind another, each whole.
+    let other = values::journal_line();
+    let entry = journal::open(journal::seal(&other, Some(&record)).unwrap().as_bytes()).unwrap();
+    assert_eq!((entry.line, entry.record, entry.damaged), (other, None, true));
 }
 
 #[test]
