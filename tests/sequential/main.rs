@@ -201,3 +201,20 @@ fn a_report_in_doubt_about_an_instance_in_doubt_may_have_happened() {
     ];
     play(Setup::default(), &ops);
 }
+
+/// A launch whose outcome was unknown is answered when it is repeated, by then with launches going elsewhere. (The model took it for a new one.)
+#[test]
+fn a_repeated_launch_is_answered_with_the_instance_of_where_launches_went_then() {
+    let requested = Op::Launch(0, Launching { request: Some(0), ..UNKEYED });
+    let ops = [
+        Op::Start(0, 2, 8 + 4),
+        Op::Drain,
+        Op::Fail1(Fault::CommitMade, 0),
+        requested,
+        Op::Step(2),
+        Op::Move(0, 3),
+        Op::Step(4),
+        requested,
+    ];
+    play(Setup { retention: 2, ..Setup::default() }, &ops);
+}

@@ -320,8 +320,13 @@ impl Run {
         let before = tenant.status();
         let got = tenant.launch(&launching.build());
         self.show(launching, &got);
+        // One whose launch was not answered may be told of now, by the same request.
+        let may_be = |one: &One, id| match one.id {
+            Some(known) => known == id,
+            None => launching.request.is_some() && one.launching.request == launching.request,
+        };
         let another = self.seats[seat].worlds.iter().all(|world| match got {
-            Ok(cutover::Launched::Started(id)) => world.instances.iter().all(|one| one.id != Some(id)),
+            Ok(cutover::Launched::Started(id)) => !world.instances.iter().any(|one| may_be(one, id)),
             _ => false,
         });
         if let Ok(cutover::Launched::Started(id)) = got
