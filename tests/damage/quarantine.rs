@@ -96,6 +96,22 @@ fn definitions_that_cannot_be_read_hold_the_switch_and_nothing_else() {
     assert_eq!(tenant.definition("flow-299", 1).unwrap(), None);
 }
 
+/// Both stores had been compared, and the target lacks what could not be read then.
+#[test]
+fn a_definition_that_can_be_read_again_is_in_both_stores_at_the_switch() {
+    let home = Home::new();
+    let engine = home.open();
+    let (tenant, whole) = with_damaged(&home, &engine, &[150]);
+    let migration = tenant.migration();
+    migration.start(memory("b"), MigrationOptions::default().dwell(Phase::Migration, HOUR)).unwrap();
+    work_off(&engine);
+    assert_eq!((tenant.status().phase, definitions(&home, "b")), (Phase::PreMigration, 300));
+    home.put("a", tenant.id(), &definition("flow-150"), &whole[0]);
+    assert_eq!(migration.retry().unwrap().readable, 1);
+    work_off(&engine);
+    assert_eq!((tenant.status().phase, definitions(&home, "b")), (Phase::Migration, 301));
+}
+
 #[test]
 fn a_definition_that_is_whole_in_the_other_store_is_written_again() {
     for (path, by) in [("a", "compare"), ("b", "compare"), ("a", "define"), ("a", "read"), ("b", "define")] {

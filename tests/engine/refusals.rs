@@ -113,6 +113,25 @@ fn an_illegal_move_in_any_phase_says_what_is_legal_and_changes_nothing() {
     assert_eq!(tried, 5 * 7 - 10);
 }
 
+/// Whoever asks for a move gets that one or none, also when it is time for another.
+#[test]
+fn on_the_way_back_to_complete_is_refused_and_does_not_reverse_instead() {
+    let home = Home::new();
+    let engine = home.builder().background(false).open().unwrap();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    tenant.migration().start(memory("b"), MigrationOptions::default().hold_complete(true)).unwrap();
+    step_until(&engine, &tenant, Phase::PostMigration);
+    step_until_it_waits_for(&engine, &tenant, "being released");
+    tenant.migration().reverse().unwrap();
+    let mut said = Vec::new();
+    while tenant.status().phase == Phase::PostMigration {
+        said.push(refused(&home, ErrorKind::IllegalMove, || tenant.migration().complete()));
+        assert_eq!(tenant.status().phase, Phase::PostMigration);
+        engine.step().unwrap();
+    }
+    assert!(said.iter().any(|text| text.contains("it works towards the other store")), "{said:?}");
+}
+
 #[test]
 fn a_move_that_comes_too_early_says_what_it_waits_for() {
     let home = Home::new();
