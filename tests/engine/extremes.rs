@@ -1,12 +1,15 @@
 //! The largest and the smallest that a caller can ask for.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cutover::{
-    Completion, Ending, Failure, Filter, InstanceState, MigrationOptions, NewStep, Phase, Retention, Settled,
+    Completion, Ending, Event, Failure, Filter, InstanceState, MigrationOptions, NewStep, Observer, Phase,
+    Retention, Settled,
 };
 
-use crate::common::{Home, LONG, keyed, memory, reach, started, tenant, work};
+use crate::common::{DROP, Home, LONG, keyed, memory, reach, started, tenant, work};
 
 const FOREVER: Retention = Retention { instance_ms: u64::MAX, key_ms: u64::MAX, request_ms: u64::MAX };
 
@@ -20,6 +23,32 @@ fn what_is_kept_for_ever_is_kept() {
     while engine.step().unwrap() {}
     assert_eq!(tenant.instance_by_key("scope", b"k").unwrap().unwrap().output, b"out");
     assert_eq!(started(tenant.launch(&keyed("k").request_id("r")).unwrap()), id);
+}
+
+/// How many instances were collected.
+#[derive(Default)]
+struct Collected(AtomicU64);
+
+impl Observer for Collected {
+    fn on_event(&self, event: &Event) {
+        if matches!(event, Event::Collecting { .. }) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn more_than_one_look_at_the_deadlines_has_room_for_goes_in_one_go() {
+    const MANY: u64 = 600;
+    let (home, collected) = (Home::new(), Arc::new(Collected::default()));
+    let engine = home.builder().observer(collected.clone()).background(false).open().unwrap();
+    let tenant = tenant(&engine, memory("a"), DROP);
+    for _ in 0..MANY {
+        let id = started(tenant.launch(&work()).unwrap());
+        tenant.end(id, Ending::Completed, b"", "").unwrap();
+    }
+    while engine.step().unwrap() {}
+    assert_eq!(collected.0.load(Ordering::Relaxed), MANY);
 }
 
 #[test]
