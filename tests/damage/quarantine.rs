@@ -96,6 +96,21 @@ fn definitions_that_cannot_be_read_hold_the_switch_and_nothing_else() {
     assert_eq!(tenant.definition("flow-299", 1).unwrap(), None);
 }
 
+#[test]
+fn of_many_definitions_that_cannot_be_read_five_are_named_and_the_others_counted() {
+    for (damaged, more) in [(5, None), (7, Some("; and 2 more"))] {
+        let home = Home::new();
+        let engine = home.open();
+        let (tenant, _) = with_damaged(&home, &engine, &(0..damaged).collect::<Vec<_>>());
+        tenant.migration().start(memory("b"), MigrationOptions::default()).unwrap();
+        work_off(&engine);
+        let said = tenant.migration().progress().waiting_for;
+        assert_eq!(said.matches("definition \"flow-").count(), 5, "{said}");
+        assert_eq!(said.find("more").is_some(), more.is_some(), "{said}");
+        assert!(more.is_none_or(|more| said.ends_with(more)), "{said}");
+    }
+}
+
 /// Both stores had been compared, and the target lacks what could not be read then.
 #[test]
 fn a_definition_that_can_be_read_again_is_in_both_stores_at_the_switch() {

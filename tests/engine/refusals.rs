@@ -113,6 +113,25 @@ fn an_illegal_move_in_any_phase_says_what_is_legal_and_changes_nothing() {
     assert_eq!(tried, 5 * 7 - 10);
 }
 
+#[test]
+fn of_what_a_store_still_holds_five_are_named() {
+    for (live, named) in [(1, 2), (7, 5)] {
+        let home = Home::new();
+        let engine = home.builder().background(false).open().unwrap();
+        let tenant = tenant(&engine, memory("a"), KEEP);
+        assert_eq!(tenant.migration().progress().waiting_for, "", "it is stable, and waits for nothing");
+        for number in 0..live {
+            started(tenant.launch(&keyed(&format!("{number}"))).unwrap());
+        }
+        tenant.migration().start(memory("b"), MigrationOptions::default()).unwrap();
+        step_until(&engine, &tenant, Phase::PostMigration);
+        step_until_it_waits_for(&engine, &tenant, "drain");
+        let said = refused(&home, ErrorKind::IllegalMove, || tenant.migration().complete());
+        let left = said.split("still holds ").nth(1).and_then(|left| left.split("; legal now").next());
+        assert_eq!(left.unwrap().split("; ").count(), named, "{said}");
+    }
+}
+
 /// Whoever asks for a move gets that one or none, also when it is time for another.
 #[test]
 fn on_the_way_back_to_complete_is_refused_and_does_not_reverse_instead() {
