@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cutover::formats::meta::Outcome;
 use cutover::migration::phase;
 use cutover::{
     Completion, Ending, Engine, ErrorKind, Hold, Launch, MigrationOptions, Move, NewStep, Phase, StoreSpec,
@@ -111,6 +112,28 @@ fn an_illegal_move_in_any_phase_says_what_is_legal_and_changes_nothing() {
     tried += every_illegal_move(&home, &tenant, Phase::PostRollback);
     // Five moves an operator can try in seven phases, of which ten are legal.
     assert_eq!(tried, 5 * 7 - 10);
+}
+
+/// And how it ended is told as it was.
+#[test]
+fn a_reverse_of_a_reverse_ends_in_the_target_and_one_reverse_where_it_began() {
+    for (reverses, outcome) in [(0, Outcome::Completed), (1, Outcome::RolledBack), (2, Outcome::Completed)] {
+        let home = Home::new();
+        let engine = home.builder().background(false).open().unwrap();
+        let tenant = tenant(&engine, memory("a"), DROP);
+        let before = tenant.status().initial;
+        tenant.migration().start(memory("b"), MigrationOptions::default().hold_complete(true)).unwrap();
+        step_until(&engine, &tenant, Phase::PostMigration);
+        for phase in [Phase::PostRollback, Phase::PostMigration].into_iter().take(reverses) {
+            tenant.migration().reverse().unwrap();
+            step_until(&engine, &tenant, phase);
+        }
+        step_until_it_waits_for(&engine, &tenant, "being released");
+        assert_eq!(tenant.status().phase == Phase::PostRollback, reverses == 1);
+        tenant.migration().complete().unwrap();
+        assert_eq!(tenant.migration().progress().last.unwrap().outcome, outcome);
+        assert_eq!(tenant.status().initial == before, outcome == Outcome::RolledBack);
+    }
 }
 
 #[test]
