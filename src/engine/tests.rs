@@ -261,3 +261,37 @@ fn closing_waits_for_a_move_that_is_under_way_and_no_move_comes_after_it() {
     let again = open_on(dir.path(), &driver);
     assert_eq!(again.tenant("one").unwrap().status(), before);
 }
+
+/// Whoever began under the earlier status may still read the store that the present one does not name.
+#[test]
+fn nothing_is_removed_before_who_acted_on_the_earlier_status_has_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = open_on(dir.path(), &MemoryDriver::new());
+    let tenant = tenant_in(&engine, "one", "a");
+    let left = tenant.status().initial;
+    tenant.migration().start(memory("b"), MigrationOptions::default().hold_complete(true)).unwrap();
+    while tenant.migration().progress().waiting_for != "being released" {
+        engine.step().unwrap();
+    }
+    let (held, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _op = tenant.0.enter("a long operation").unwrap();
+            held.wait();
+            end.wait();
+        });
+        held.wait();
+        tenant.migration().release(Hold::Complete).unwrap();
+        for _ in 0..100 {
+            engine.step().unwrap();
+        }
+        assert_eq!(tenant.status().phase, Phase::Stable, "{:?}", tenant.migration().progress());
+        assert!(engine.store_path(left).is_some(), "it is still read");
+        end.wait();
+    });
+    let until = Instant::now() + LONG;
+    while engine.store_path(left).is_some() {
+        assert!(Instant::now() < until, "{:?}", tenant.migration().progress());
+        engine.step().unwrap();
+    }
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cutover::formats::{Family, NoteId, RowId};
 use cutover::{
-    Completion, ConflictPolicy, Defined, Ending, Engine, ErrorKind, Hold, InstanceId, Launched,
+    Completion, ConflictPolicy, Defined, Ending, Engine, ErrorKind, Hold, InstanceId, Launch, Launched,
     MigrationOptions, Move, NewStep, Phase, Quarantined, Tenant,
 };
 
@@ -412,4 +412,40 @@ fn what_is_set_aside_in_the_target_is_listed_before_the_switch() {
     tenant.migration().drop_quarantined(&stray, "test").unwrap();
     work_off(&engine);
     assert_eq!(tenant.status().phase, Phase::Stable, "{:?}", tenant.migration().progress());
+}
+
+/// Rows first, then what is to be finished, then what is set aside; and never more than five.
+#[test]
+fn of_what_holds_a_store_back_five_things_are_named() {
+    for (instances, set_aside) in
+        (0..=6).map(|count| (count, false)).chain((0..=4).map(|count| (count, true)))
+    {
+        let home = Home::new();
+        let engine = home.open();
+        let tenant = tenant(&engine, "a", KEEP);
+        for _ in 0..instances {
+            started(tenant.launch(&Launch::new("work", 1)).unwrap());
+        }
+        if set_aside {
+            started(tenant.launch(&keyed("k")).unwrap());
+        }
+        let rows = if set_aside { instances + 2 } else { instances };
+        tenant.migration().start(memory("b"), MigrationOptions::default().hold_complete(true)).unwrap();
+        work_off(&engine);
+        assert_eq!(tenant.status().phase, Phase::PostMigration, "{:?}", tenant.migration().progress());
+        let last = if set_aside {
+            home.damage("a", tenant.id(), &RowId::Key { scope: "scope".into(), key: b"k".as_slice().into() });
+            assert_eq!(tenant.launch(&keyed("k")).unwrap_err().kind(), ErrorKind::Corrupt);
+            "in store 1 (memory)"
+        } else {
+            let intent = RowId::Note(NoteId::Replace { old: InstanceId::new(tenant.status().initial, 1, 1) });
+            home.put("a", tenant.id(), &intent, b"");
+            "an intent to finish"
+        };
+        let said = tenant.migration().progress().waiting_for;
+        let left = said.strip_prefix("the store that is left to drain: ").unwrap();
+        let named: Vec<&str> = left.split("; ").collect();
+        assert_eq!(named.len(), (rows + 1).min(5), "{said}");
+        assert_eq!(named.iter().any(|name| name.contains(last)), rows < 5, "{said}");
+    }
 }

@@ -2,7 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use cutover::{Engine, Hold, Launch, MigrationOptions, Phase, Result, StoreSpec, Tenant, TenantOptions};
+use std::sync::Arc;
+
+use cutover::{
+    Engine, ErrorKind, Event, Hold, Launch, MigrationOptions, Observer, Phase, Result, StoreSpec, Tenant,
+    TenantOptions,
+};
+use parking_lot::Mutex;
 
 use crate::common::{DROP, KEEP, LONG, keyed, memory, reach, settle, started, work};
 use crate::disks::Machine;
@@ -62,6 +68,7 @@ fn a_tenant_in_another_store_launches_moves_and_is_made_meanwhile() {
         let made = tenant(&engine, "made meanwhile", memory("d"));
         started(made.launch(&work()).unwrap());
         let names: Vec<String> = hung.migration().progress().slow;
+        assert_eq!(names.len(), HANGING, "they still hang: {names:?}");
         assert!(names.iter().all(|name| name.contains("launch")), "{names:?}");
     });
 }
@@ -133,6 +140,44 @@ fn the_wait_of_a_close_names_who_holds_it_up() {
     settle(&tenant);
 }
 
+/// After some seconds a wait is told as what stands in the way; it goes on.
+#[test]
+fn a_wait_that_takes_long_is_told_as_an_error() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let tenant = tenant(&engine, "acme", memory("a"));
+    machine.hang("a", true);
+    std::thread::scope(|scope| {
+        let _let_go = LetGo(&machine, "a");
+        let define = || tenant.define("hangs", 1, "t", b"").map(drop);
+        let hanging =
+            std::thread::Builder::new().name("the slow one".into()).spawn_scoped(scope, define).unwrap();
+        let until = Instant::now() + LONG;
+        while tenant.migration().progress().slow.is_empty() {
+            assert!(Instant::now() < until);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        tenant.migration().start(memory("b"), MigrationOptions::default()).unwrap();
+        let began = Instant::now();
+        std::thread::sleep(Duration::from_secs(2));
+        assert_eq!(tenant.migration().progress().error, None, "it has not taken long yet");
+        let error = loop {
+            if let Some(error) = tenant.migration().progress().error {
+                break error;
+            }
+            assert!(Instant::now() < until, "{:?}", tenant.migration().progress());
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert!(began.elapsed() > Duration::from_secs(4));
+        let named = "the phase waits for \"the slow one\" in \"define\" for ";
+        assert!(error.starts_with(named) && error.ends_with(" ms"), "{error}");
+        drop(_let_go);
+        hanging.join().unwrap().unwrap();
+    });
+    settle(&tenant);
+    assert_eq!(tenant.migration().progress().error, None, "it is over");
+}
+
 /// The driver itself hangs, in the sync before the switch: the progress says so and does not hang with it.
 #[test]
 fn a_move_that_hangs_in_a_store_is_named() {
@@ -164,4 +209,53 @@ fn a_move_that_hangs_in_a_store_is_named() {
     assert!(!hung.migration().wait_settled(Duration::from_millis(20)).unwrap());
     drop(_let_go);
     reach(&hung, Phase::PostMigration);
+}
+
+/// The failures of migrations that were told.
+#[derive(Default)]
+struct Failures(Mutex<Vec<String>>);
+
+impl Observer for Failures {
+    fn on_event(&self, event: &Event) {
+        if let Event::Failed { error, .. } = event {
+            self.0.lock().push(error.clone());
+        }
+    }
+}
+
+/// A store that hangs under the driver or the replicator, and fails after the engine was told to close: that is no failure of the
+/// migration, which goes on when the engine is opened again.
+#[test]
+fn what_fails_under_an_engine_that_closes_is_not_told_as_a_failure() {
+    for (thread, does) in [("cutover-copy", "copy"), ("cutover-drive", "sync a store before a move")] {
+        let machine = Machine::new();
+        let failures = Arc::new(Failures::default());
+        let engine = machine.builder().observer(failures.clone()).open().unwrap();
+        let moving = tenant(&engine, "acme", memory("a"));
+        let options = MigrationOptions::default().hold_switch(true).hold_complete(true);
+        moving.migration().start(memory("b"), options.rate(1)).unwrap();
+        let until = Instant::now() + LONG;
+        let wait = |there: &dyn Fn() -> bool| {
+            while !there() {
+                assert!(Instant::now() < until, "{:?}", moving.migration().progress());
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        if thread == "cutover-drive" {
+            moving.migration().throttle(0).unwrap();
+            wait(&|| moving.migration().progress().waiting_for == "being released");
+        }
+        machine.hang("b", true);
+        let _let_go = LetGo(&machine, "b");
+        moving.migration().throttle(0).unwrap();
+        moving.migration().release(Hold::Switch).unwrap();
+        wait(&|| moving.migration().progress().slow.iter().any(|slow| slow.contains(does)));
+        let err = engine.close(Duration::from_millis(20)).unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::TimedOut, "{err}");
+        machine.die("b");
+        drop(_let_go);
+        // It may well say that a store could not be closed in order.
+        drop(engine.close(LONG));
+        assert_eq!(*failures.0.lock(), [""; 0], "{thread}");
+    }
 }

@@ -12,6 +12,7 @@ mod aborting;
 #[cfg(all(feature = "rocksdb", feature = "sled"))]
 mod child;
 mod common;
+mod copying;
 mod disks;
 mod doubtful;
 mod extremes;
@@ -28,6 +29,12 @@ mod layouts;
 mod limits;
 mod mending;
 mod migrating;
+#[cfg(target_os = "linux")]
+#[cfg_attr(
+    not(all(feature = "rocksdb", feature = "sled")),
+    expect(dead_code, reason = "`full` fills disks, which needs real stores")
+)]
+mod mounts;
 #[cfg(all(target_os = "linux", feature = "sled"))]
 mod overload;
 mod panicking;

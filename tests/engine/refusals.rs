@@ -37,6 +37,21 @@ fn refused<T: std::fmt::Debug>(
     text
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn no_move_begins_onto_a_disk_with_too_little_room() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, memory("a"), DROP);
+    let Some(disk) = crate::mounts::Disk::small(63) else { return };
+    let start = || tenant.migration().start(disk.store("memory"), MigrationOptions::default());
+    let text = refused(&home, ErrorKind::Io, start);
+    let said = format!("{} has 63 MiB free, less than the 64 MiB", disk.path.display());
+    assert!(text.contains(&said), "{text}");
+    let Some(disk) = crate::mounts::Disk::small(65) else { return };
+    tenant.migration().start(disk.store("memory"), MigrationOptions::default()).unwrap();
+}
+
 fn make(tenant: &Tenant, tried: Move) -> cutover::Result<()> {
     let migration = tenant.migration();
     match tried {
