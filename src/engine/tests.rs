@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cutover_formats::{InstanceId, Phase};
+use cutover_formats::{Family, InstanceId, Phase, Prefix};
 
 use super::{Builder, Engine, TenantOptions};
 use crate::catalog::StoreSpec;
@@ -268,6 +268,8 @@ fn nothing_is_removed_before_who_acted_on_the_earlier_status_has_ended() {
     let dir = tempfile::tempdir().unwrap();
     let engine = open_on(dir.path(), &MemoryDriver::new());
     let tenant = tenant_in(&engine, "one", "a");
+    // Shared: so it is rows that are removed, and not a store that knows who has it open.
+    let _other = tenant_in(&engine, "two", "a");
     let left = tenant.status().initial;
     tenant.migration().start(memory("b"), MigrationOptions::default().hold_complete(true)).unwrap();
     while tenant.migration().progress().waiting_for != "being released" {
@@ -276,9 +278,14 @@ fn nothing_is_removed_before_who_acted_on_the_earlier_status_has_ended() {
     let (held, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let _op = tenant.0.enter("a long operation").unwrap();
+            let op = tenant.0.enter("a long operation").unwrap();
+            let is_there = || {
+                let left = op.other.as_ref().unwrap();
+                left.first(tenant.id(), Prefix::All(Family::Definitions)).unwrap().is_some()
+            };
             held.wait();
             end.wait();
+            assert!(is_there(), "it is still read");
         });
         held.wait();
         tenant.migration().release(Hold::Complete).unwrap();
@@ -286,11 +293,14 @@ fn nothing_is_removed_before_who_acted_on_the_earlier_status_has_ended() {
             engine.step().unwrap();
         }
         assert_eq!(tenant.status().phase, Phase::Stable, "{:?}", tenant.migration().progress());
-        assert!(engine.store_path(left).is_some(), "it is still read");
         end.wait();
     });
     let until = Instant::now() + LONG;
-    while engine.store_path(left).is_some() {
+    let rows = || {
+        let space = tenant.0.shared.catalog.use_store(left, tenant.id()).unwrap();
+        space.first(tenant.id(), Prefix::All(Family::Definitions)).unwrap()
+    };
+    while rows().is_some() {
         assert!(Instant::now() < until, "{:?}", tenant.migration().progress());
         engine.step().unwrap();
     }

@@ -90,7 +90,7 @@ fn counting_takes_no_time_and_copying_and_comparing_keep_to_the_rate() {
     let said = copy(&tenant);
     assert_eq!((said.copied, said.left_ms), (128, 0));
     assert!((1..80).contains(&said.compared), "{said:?}");
-    copying.pass(&engine, 8);
+    copying.pass(&engine, 14);
     assert_eq!(copy(&tenant).compared, 128);
 }
 
@@ -170,4 +170,30 @@ fn what_was_compared_before_the_target_lost_it_is_compared_again() {
         assert!(found.is_some_and(|found| found.body[0] == n as u8), "definition {n} was lost");
     }
     assert_eq!(tenant.definition("late", 1).unwrap().unwrap().body, b"late");
+}
+
+/// A store may have lost what was not durable when it failed: a comparison that this interrupts begins again, and not where it was.
+#[test]
+fn a_store_that_was_opened_again_is_compared_from_its_beginning() {
+    let machine = Machine::new();
+    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+    let engine = machine.builder().clock(clock.clone()).background(false).open().unwrap();
+    let tenant = large(&engine, 8);
+    tenant.migration().start(memory("b"), MigrationOptions::default().hold_complete(true).rate(MIB)).unwrap();
+    let until = |there: &dyn Fn() -> bool, pause: Duration| {
+        let mut steps = 0;
+        while !there() {
+            clock.advance(pause);
+            engine.step().unwrap();
+            steps += 1;
+            assert!(steps < 10_000, "{:?}", tenant.migration().progress());
+        }
+    };
+    let half = || tenant.status().phase == Phase::PostMigration && (32..96).contains(&copy(&tenant).compared);
+    until(&half, SECOND / 20);
+    machine.fail("a");
+    tenant.define("late", 1, "t", b"late").unwrap();
+    machine.mend("a", true);
+    until(&|| copy(&tenant).compared < 32, SECOND / 100);
+    assert_eq!(copy(&tenant).compared, 16, "one batch");
 }

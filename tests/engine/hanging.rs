@@ -67,6 +67,7 @@ fn a_tenant_in_another_store_launches_moves_and_is_made_meanwhile() {
         started(other.launch(&keyed("after the switch")).unwrap());
         let made = tenant(&engine, "made meanwhile", memory("d"));
         started(made.launch(&work()).unwrap());
+        std::thread::sleep(Duration::from_millis(200));
         let names: Vec<String> = hung.migration().progress().slow;
         assert_eq!(names.len(), HANGING, "they still hang: {names:?}");
         assert!(names.iter().all(|name| name.contains("launch")), "{names:?}");

@@ -48,7 +48,7 @@ fn no_move_begins_onto_a_disk_with_too_little_room() {
     let text = refused(&home, ErrorKind::Io, start);
     let said = format!("{} has 63 MiB free, less than the 64 MiB", disk.path.display());
     assert!(text.contains(&said), "{text}");
-    let Some(disk) = crate::mounts::Disk::small(65) else { return };
+    let Some(disk) = crate::mounts::Disk::small(64) else { return };
     tenant.migration().start(disk.store("memory"), MigrationOptions::default()).unwrap();
 }
 
