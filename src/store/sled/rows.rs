@@ -42,6 +42,13 @@ pub(super) fn check_format(tree: &Tree) -> Result<()> {
     }
 }
 
+/// A batch that writes and changes nothing: the name of the format, as it is.
+pub(super) fn unchanged() -> sled::Batch {
+    let mut batch = sled::Batch::default();
+    batch.insert(FORMAT_KEY, FORMAT);
+    batch
+}
+
 /// Where a value is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Stored<'v> {

@@ -8,7 +8,7 @@ use cutover_formats::Family;
 
 use super::rows::{self, Chunks, Stored};
 use super::{Closing, Handle, SledOptions, shielded};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::group::{GroupSync, Level};
 use crate::store::{Batch, Stats, Store, Visit, Write, files};
 use crate::sync::Mutex;
@@ -32,6 +32,9 @@ pub(super) struct SledStore {
     /// applied and read under `applying`.
     chunked: [AtomicBool; Family::ALL.len()],
     unflushed: Unflushed,
+    /// A read failed. With a full disk sled may refuse all of them for good and still say that everything is flushed, if nothing is to be: so
+    /// the next commit writes something, even if it is empty.
+    suspect: AtomicBool,
     options: SledOptions,
     _closing: Closing,
 }
@@ -64,6 +67,7 @@ impl SledStore {
             next_id: AtomicU64::new(next_id),
             chunked,
             unflushed: Unflushed::default(),
+            suspect: AtomicBool::new(false),
             options,
             _closing: Closing(path.to_owned()),
         })
@@ -75,7 +79,8 @@ impl SledStore {
 
     fn apply(&self, batch: &Batch) -> Result<()> {
         if batch.is_empty() {
-            return Ok(());
+            let suspect = self.suspect.swap(false, Ordering::AcqRel);
+            return if suspect { self.apply_rows(rows::unchanged(), 0) } else { Ok(()) };
         }
         let mut encoded = rows::encode(batch, || self.next_id.fetch_add(1, Ordering::Relaxed))?;
         for family in &encoded.chunked {
@@ -94,6 +99,14 @@ impl SledStore {
             }
         }
         self.apply_rows(encoded.batch, batch.size())
+    }
+
+    fn suspected<T>(&self, read: Result<T>) -> Result<T> {
+        read.inspect_err(|err| {
+            if err.kind() == ErrorKind::Io {
+                self.suspect.store(true, Ordering::Release);
+            }
+        })
     }
 
     fn apply_rows(&self, rows: sled::Batch, bytes: usize) -> Result<()> {
@@ -182,7 +195,7 @@ impl SledStore {
 impl Store for SledStore {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let key = rows::key(family, key);
-        match shielded("get", || self.db.get(&key))? {
+        match self.suspected(shielded("get", || self.db.get(&key)))? {
             Some(row) => self.value(family, &key, row),
             None => Ok(None),
         }
@@ -191,7 +204,7 @@ impl Store for SledStore {
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
         let Some(range) = rows::range(family, from, to) else { return Ok(()) };
         let mut rows = self.db.range(range);
-        while let Some((key, row)) = shielded("scan", || rows.next().transpose())? {
+        while let Some((key, row)) = self.suspected(shielded("scan", || rows.next().transpose()))? {
             let Some((_, name)) = key.split_first() else { return Err(rows::corrupt(family)) };
             let flow = if let Stored::Inline(value) = Stored::decode(family, &row)? {
                 visit(name, value)
@@ -265,5 +278,31 @@ impl Blobs {
         }
         *synced = names.into_iter().collect();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_read_that_failed_an_empty_commit_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Handle::new(sled::open(dir.path()).unwrap());
+        rows::check_format(&db).unwrap();
+        let store = SledStore::new(db, dir.path(), SledOptions::default()).unwrap();
+        let written = || store.unflushed.commits.load(Ordering::Relaxed);
+        store.apply(&Batch::new()).unwrap();
+        assert_eq!(written(), 0);
+        let harmless = Err::<(), _>(Error::new(ErrorKind::Corrupt, "one row"));
+        store.suspected(harmless).unwrap_err();
+        store.apply(&Batch::new()).unwrap();
+        assert_eq!(written(), 0);
+        store.suspected(Err::<(), _>(Error::new(ErrorKind::Io, "no page can be read"))).unwrap_err();
+        for _ in 0..2 {
+            store.apply(&Batch::new()).unwrap();
+        }
+        assert_eq!(written(), 1, "once");
+        rows::check_format(&store.db).unwrap();
     }
 }
