@@ -129,13 +129,20 @@ const ROOM: u64 = 8 << 20;
 /// The file that is written to find out whether the disk takes writes. A crash may leave it.
 pub(super) const PROBE: &str = "probe.cutover";
 
+/// Says that the disk is full if less than so many bytes are free.
+pub(super) fn has_room(path: &Path, bytes: u64) -> Result<()> {
+    let doing = || format!("writing to {}", path.display());
+    let stat = rustix::fs::statvfs(path).map_err(|err| Error::io(doing(), io::Error::from(err)))?;
+    if stat.f_bavail.saturating_mul(stat.f_frsize) < bytes {
+        return Err(Error::io(doing(), io::Error::from(io::ErrorKind::StorageFull)));
+    }
+    Ok(())
+}
+
 /// Whether the disk under a store has room and takes writes, found out by making one.
 pub(super) fn probe(path: &Path) -> Result<()> {
     let doing = || format!("writing to {}", path.display());
-    let stat = rustix::fs::statvfs(path).map_err(|err| Error::io(doing(), io::Error::from(err)))?;
-    if stat.f_bavail.saturating_mul(stat.f_frsize) < ROOM {
-        return Err(Error::io(doing(), io::Error::from(io::ErrorKind::StorageFull)));
-    }
+    has_room(path, ROOM)?;
     let file = path.join(PROBE);
     let write = || {
         use std::io::Write as _;

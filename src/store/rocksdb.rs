@@ -17,12 +17,15 @@
 //! counts the closes, in the store and beside it.
 //!
 //! Absent, on purpose: RocksDB's own recovery from write errors. After the first one nothing is written until
-//! the store is opened again.
+//! the store is opened again. And its waiting when writes are stalled: it would not end as long as tables cannot be written, on a full disk say,
+//! though there is room in the log. So it is told not to wait, and the waiting is done here ([`patiently`]).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cutover_formats::Family;
+use rocksdb::properties::BACKGROUND_ERRORS;
 use rocksdb::statistics::{StatsLevel, Ticker};
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DBCompressionType, DBWithThreadMode,
@@ -33,6 +36,10 @@ use super::group::Poison;
 use super::{Batch, Change, Driver, Stats, Store, Visit, Write, files};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::thread;
+
+/// How long to wait before a write that was refused because writes are stalled is tried again: at first, and at most.
+const STALLED: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(16)];
 
 /// The families are fixed, so nothing ever changes the map of column families. Named with its thread mode, because
 /// the crate's alias changes its meaning with a feature that another crate may switch on.
@@ -81,13 +88,17 @@ impl RocksDbDriver {
         Self { options, cache }
     }
 
-    fn store(&self, db: Db, options: Options) -> RocksDbStore {
-        let mut synced = WriteOptions::default();
+    fn store(&self, db: Db, path: &Path, options: Options) -> RocksDbStore {
+        let (mut synced, mut unsynced) = (WriteOptions::default(), WriteOptions::default());
         synced.set_sync(true);
+        synced.set_no_slowdown(true);
+        unsynced.set_no_slowdown(true);
         RocksDbStore {
             db,
+            path: path.to_owned(),
+            write_buffers: self.options.write_buffers as u64,
             options,
-            unsynced: WriteOptions::default(),
+            unsynced,
             synced,
             poison: Poison::default(),
             commits: AtomicU64::new(0),
@@ -167,7 +178,7 @@ impl Driver for RocksDbDriver {
         // RocksDB syncs the entries it makes in its directory, but not the directory's own.
         files::sync_dirs(path)?;
         files::make_private(path)?;
-        Ok(Arc::new(self.store(db, options)))
+        Ok(Arc::new(self.store(db, path, options)))
     }
 
     /// Rows of the log are read into memory, all of them, and stay there: RocksDB writes them to tables only when it may write.
@@ -191,7 +202,7 @@ impl Driver for RocksDbDriver {
         let families =
             Family::ALL.map(|family| ColumnFamilyDescriptor::new(family.name(), self.family_options()));
         let db = Db::open_cf_descriptors_read_only(&options, path, families, false).map_err(opening)?;
-        let store = self.store(db, options);
+        let store = self.store(db, path, options);
         store.poison.set(&Error::new(ErrorKind::Unavailable, "it is open for reading only"));
         Ok(Some(Arc::new(store)))
     }
@@ -265,8 +276,29 @@ fn error(doing: &'static str, err: rocksdb::Error) -> Error {
     Error::with_source(kind(&err), format!("RocksDB: {doing}"), err)
 }
 
+/// Whether a write was made; not if writes are stalled.
+fn made(doing: &'static str, written: Result<(), rocksdb::Error>) -> Result<bool> {
+    match written {
+        Err(err) if err.kind() == rocksdb::ErrorKind::Incomplete => Ok(false),
+        written => written.map(|()| true).map_err(|err| error(doing, err)),
+    }
+}
+
+/// Makes a write, again and again while it says that it was not made because writes are stalled. Gives up if `broken` says why the stall will not end.
+fn patiently(mut write: impl FnMut() -> Result<bool>, broken: impl Fn() -> Result<()>) -> Result<()> {
+    let [mut nap, longest] = STALLED;
+    while !write()? {
+        broken()?;
+        thread::sleep(nap);
+        nap = (nap * 2).min(longest);
+    }
+    Ok(())
+}
+
 struct RocksDbStore {
     db: Db,
+    path: PathBuf,
+    write_buffers: u64,
     /// Holds the statistics.
     options: Options,
     unsynced: WriteOptions,
@@ -284,13 +316,37 @@ impl RocksDbStore {
             .ok_or_else(|| Error::new(ErrorKind::Corrupt, "RocksDB: a column family is missing"))
     }
 
-    fn write(&self, doing: &'static str, write: impl FnOnce() -> Result<(), rocksdb::Error>) -> Result<()> {
+    fn write(
+        &self,
+        doing: &'static str,
+        mut write: impl FnMut() -> Result<Result<(), rocksdb::Error>>,
+    ) -> Result<()> {
         self.poison.check()?;
-        write().map_err(|err| {
-            let err = error(doing, err);
-            self.poison.set(&err);
-            err
-        })
+        patiently(|| made(doing, write()?), || self.check_background())
+            .inspect_err(|err| self.poison.set(err))
+    }
+
+    /// Whether tables could be written so far. If not, says why, as far as that can be known.
+    fn check_background(&self) -> Result<()> {
+        let errors = self.db.property_int_value(BACKGROUND_ERRORS).map_err(|err| error("look at it", err))?;
+        if errors.unwrap_or(0) == 0 {
+            return Ok(());
+        }
+        // Those that it could not write for lack of space it has removed. All that is in memory may go into one.
+        files::has_room(&self.path, self.write_buffers)?;
+        Err(Error::new(ErrorKind::Io, "RocksDB: it could not write its tables, and takes no rows"))
+    }
+
+    fn rows(&self, batch: &Batch) -> Result<WriteBatch> {
+        // 32: more than the head of a batch and of a row.
+        let mut rows = WriteBatch::with_capacity_bytes(batch.size() + 32 * (batch.len() + 1));
+        for change in batch.changes() {
+            match change {
+                Change::Put(family, key, value) => rows.put_cf(self.family(family)?, key, value),
+                Change::Delete(family, key) => rows.delete_cf(self.family(family)?, key),
+            }
+        }
+        Ok(rows)
     }
 
     /// The last key of a family.
@@ -334,21 +390,14 @@ impl Store for RocksDbStore {
         }
         if batch.is_empty() {
             return match write {
-                Write::Synced => self.write("sync", || self.db.flush_wal(true)),
+                Write::Synced => self.write("sync", || Ok(self.db.flush_wal(true))),
                 // Every commit is in the operating system when it returns.
                 Write::Relaxed | Write::Buffered => self.poison.check(),
             };
         }
-        // 32: more than the head of a batch and of a row.
-        let mut rows = WriteBatch::with_capacity_bytes(batch.size() + 32 * (batch.len() + 1));
-        for change in batch.changes() {
-            match change {
-                Change::Put(family, key, value) => rows.put_cf(self.family(family)?, key, value),
-                Change::Delete(family, key) => rows.delete_cf(self.family(family)?, key),
-            }
-        }
         let options = if write == Write::Synced { &self.synced } else { &self.unsynced };
-        self.write("commit", || self.db.write_opt(rows, options))
+        // After a stall it is encoded again, which costs less than the stall.
+        self.write("commit", || Ok(self.db.write_opt(self.rows(batch)?, options)))
     }
 
     fn remove_range(&self, family: Family, from: &[u8], to: &[u8]) -> Result<()> {
@@ -365,7 +414,7 @@ impl Store for RocksDbStore {
             return self.poison.check();
         }
         let rows = self.family(family)?;
-        self.write("remove a range", || self.db.delete_range_cf_opt(rows, from, &end, &self.unsynced))
+        self.write("remove a range", || Ok(self.db.delete_range_cf_opt(rows, from, &end, &self.unsynced)))
     }
 
     fn stats(&self) -> Stats {
@@ -376,5 +425,31 @@ impl Store for RocksDbStore {
             commits: self.commits.load(Ordering::Relaxed),
             syncs: self.options.get_ticker_count(Ticker::WalFileSynced),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    #[test]
+    fn a_write_is_made_when_the_stall_is_over_and_given_up_if_it_will_not_be() {
+        let (tries, looks) = (Cell::new(0), Cell::new(0));
+        let count = |counter: &Cell<u32>| {
+            counter.set(counter.get() + 1);
+            counter.get()
+        };
+        let on_the_third = || Ok(count(&tries) == 3);
+        patiently(on_the_third, || Ok(_ = count(&looks))).unwrap();
+        assert_eq!((tries.take(), looks.take()), (3, 2));
+        let full = || Error::new(ErrorKind::NoSpace, "the disk is full");
+        let given_up =
+            patiently(|| Ok(count(&tries) == 9), || if count(&looks) == 2 { Err(full()) } else { Ok(()) });
+        assert_eq!(given_up.unwrap_err().kind(), ErrorKind::NoSpace);
+        assert_eq!((tries.take(), looks.take()), (2, 2));
+        let failed = patiently(|| Err(full()), || Ok(_ = count(&looks)));
+        assert_eq!((failed.unwrap_err().kind(), looks.take()), (ErrorKind::NoSpace, 0));
     }
 }
