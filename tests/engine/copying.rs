@@ -132,68 +132,55 @@ fn who_lifts_the_limit_does_not_wait_for_what_was_paused_for_under_it() {
     assert_eq!(tenant.status().phase, Phase::Stable, "{:?}", tenant.migration().progress());
 }
 
+/// A tenant on disks that fail, which is compared slowly enough to be met half-way.
+struct Failing {
+    machine: Machine,
+    clock: Arc<ManualClock>,
+    engine: Engine,
+    tenant: Tenant,
+}
+
+impl Failing {
+    fn new(options: MigrationOptions) -> Self {
+        let machine = Machine::new();
+        let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+        let engine = machine.builder().clock(clock.clone()).background(false).open().unwrap();
+        let tenant = large(&engine, 8);
+        tenant.migration().start(memory("b"), options.rate(8 * MIB)).unwrap();
+        Self { machine, clock, engine, tenant }
+    }
+
+    fn step_until(&self, there: impl Fn(&Tenant) -> bool) {
+        for _ in 0..10_000 {
+            if there(&self.tenant) {
+                return;
+            }
+            self.clock.advance(Duration::from_millis(20));
+            self.engine.step().unwrap();
+        }
+        panic!("{:?}", self.tenant.migration().progress());
+    }
+
+    /// Its next durable commit fails, it is opened again, and has then what was not durable if `kept`.
+    fn fail(&self, store: &str, kept: bool) {
+        self.machine.fail(store);
+        self.tenant.define("late", 1, "t", b"late").unwrap();
+        self.machine.mend(store, kept);
+    }
+}
+
 /// The target fails while both stores are compared, and loses what had been compared already: all of it is compared again.
 #[test]
 fn what_was_compared_before_the_target_lost_it_is_compared_again() {
-    let machine = Machine::new();
-    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-    let engine = machine.builder().clock(clock.clone()).background(false).open().unwrap();
-    let tenant = large(&engine, 8);
-    tenant.migration().start(memory("b"), MigrationOptions::default().hold_switch(true)).unwrap();
-    tenant.migration().throttle(8 * MIB).unwrap();
-    let mut steps = 0;
-    while copy(&tenant).compared < 48 {
-        clock.advance(Duration::from_millis(20));
-        engine.step().unwrap();
-        steps += 1;
-        assert!(steps < 10_000, "{:?}", tenant.migration().progress());
-    }
-    assert!(copy(&tenant).compared < 128, "it is under way");
-    machine.fail("b");
-    tenant.define("late", 1, "t", b"late").unwrap();
-    machine.mend("b", false);
-    while tenant.migration().progress().waiting_for != "being released" {
-        clock.advance(Duration::from_millis(20));
-        engine.step().unwrap();
-        steps += 1;
-        assert!(steps < 10_000, "{:?}", tenant.migration().progress());
-    }
-    tenant.migration().release(Hold::Switch).unwrap();
-    while tenant.status().phase != Phase::Stable {
-        clock.advance(Duration::from_millis(20));
-        engine.step().unwrap();
-        steps += 1;
-        assert!(steps < 10_000, "{:?}", tenant.migration().progress());
-    }
+    let failing = Failing::new(MigrationOptions::default().hold_switch(true));
+    failing.step_until(|tenant| (48..128).contains(&copy(tenant).compared));
+    failing.fail("b", false);
+    failing.step_until(|tenant| tenant.migration().progress().waiting_for == "being released");
+    failing.tenant.migration().release(Hold::Switch).unwrap();
+    failing.step_until(|tenant| tenant.status().phase == Phase::Stable);
     for n in 0..128_u64 {
-        let found = tenant.definition(&format!("d{n:03}"), 1).unwrap();
+        let found = failing.tenant.definition(&format!("d{n:03}"), 1).unwrap();
         assert!(found.is_some_and(|found| found.body[0] == n as u8), "definition {n} was lost");
     }
-    assert_eq!(tenant.definition("late", 1).unwrap().unwrap().body, b"late");
-}
-
-/// A store may have lost what was not durable when it failed: a comparison that this interrupts begins again, and not where it was.
-#[test]
-fn a_store_that_was_opened_again_is_compared_from_its_beginning() {
-    let machine = Machine::new();
-    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-    let engine = machine.builder().clock(clock.clone()).background(false).open().unwrap();
-    let tenant = large(&engine, 8);
-    tenant.migration().start(memory("b"), MigrationOptions::default().hold_complete(true).rate(MIB)).unwrap();
-    let until = |there: &dyn Fn() -> bool, pause: Duration| {
-        let mut steps = 0;
-        while !there() {
-            clock.advance(pause);
-            engine.step().unwrap();
-            steps += 1;
-            assert!(steps < 10_000, "{:?}", tenant.migration().progress());
-        }
-    };
-    let half = || tenant.status().phase == Phase::PostMigration && (32..96).contains(&copy(&tenant).compared);
-    until(&half, SECOND / 20);
-    machine.fail("a");
-    tenant.define("late", 1, "t", b"late").unwrap();
-    machine.mend("a", true);
-    until(&|| copy(&tenant).compared < 32, SECOND / 100);
-    assert_eq!(copy(&tenant).compared, 16, "one batch");
+    assert_eq!(failing.tenant.definition("late", 1).unwrap().unwrap().body, b"late");
 }

@@ -1,8 +1,7 @@
 //! A store that hangs delays those who need it, and nobody else; and it is said who hangs in it.
 
-use std::time::{Duration, Instant};
-
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cutover::{
     Engine, ErrorKind, Event, Hold, Launch, MigrationOptions, Observer, Phase, Result, StoreSpec, Tenant,
@@ -67,6 +66,7 @@ fn a_tenant_in_another_store_launches_moves_and_is_made_meanwhile() {
         started(other.launch(&keyed("after the switch")).unwrap());
         let made = tenant(&engine, "made meanwhile", memory("d"));
         started(made.launch(&work()).unwrap());
+        // Long enough that all of them have hung for more than a moment.
         std::thread::sleep(Duration::from_millis(200));
         let names: Vec<String> = hung.migration().progress().slow;
         assert_eq!(names.len(), HANGING, "they still hang: {names:?}");
