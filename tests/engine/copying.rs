@@ -1,15 +1,14 @@
-//! The replicator's pace and what it tells of it, on a clock that the test drives; and what it does again.
+//! The replicator's pace and what it tells of it, on a clock that the test drives.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
 use cutover::store::memory::MemoryDriver;
-use cutover::{CopyProgress, Engine, Hold, MigrationOptions, Phase, Tenant, TenantOptions};
+use cutover::{CopyProgress, Engine, MigrationOptions, Phase, Tenant, TenantOptions};
 use tempfile::TempDir;
 
 use crate::common::{DROP, memory};
-use crate::disks::Machine;
 
 const MIB: u64 = 1 << 20;
 const SECOND: Duration = Duration::from_secs(1);
@@ -130,57 +129,4 @@ fn who_lifts_the_limit_does_not_wait_for_what_was_paused_for_under_it() {
     tenant.migration().throttle(0).unwrap();
     work_off(&engine);
     assert_eq!(tenant.status().phase, Phase::Stable, "{:?}", tenant.migration().progress());
-}
-
-/// A tenant on disks that fail, which is compared slowly enough to be met half-way.
-struct Failing {
-    machine: Machine,
-    clock: Arc<ManualClock>,
-    engine: Engine,
-    tenant: Tenant,
-}
-
-impl Failing {
-    fn new(options: MigrationOptions) -> Self {
-        let machine = Machine::new();
-        let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-        let engine = machine.builder().clock(clock.clone()).background(false).open().unwrap();
-        let tenant = large(&engine, 8);
-        tenant.migration().start(memory("b"), options.rate(8 * MIB)).unwrap();
-        Self { machine, clock, engine, tenant }
-    }
-
-    fn step_until(&self, there: impl Fn(&Tenant) -> bool) {
-        for _ in 0..10_000 {
-            if there(&self.tenant) {
-                return;
-            }
-            self.clock.advance(Duration::from_millis(20));
-            self.engine.step().unwrap();
-        }
-        panic!("{:?}", self.tenant.migration().progress());
-    }
-
-    /// Its next durable commit fails, it is opened again, and has then what was not durable if `kept`.
-    fn fail(&self, store: &str, kept: bool) {
-        self.machine.fail(store);
-        self.tenant.define("late", 1, "t", b"late").unwrap();
-        self.machine.mend(store, kept);
-    }
-}
-
-/// The target fails while both stores are compared, and loses what had been compared already: all of it is compared again.
-#[test]
-fn what_was_compared_before_the_target_lost_it_is_compared_again() {
-    let failing = Failing::new(MigrationOptions::default().hold_switch(true));
-    failing.step_until(|tenant| (48..128).contains(&copy(tenant).compared));
-    failing.fail("b", false);
-    failing.step_until(|tenant| tenant.migration().progress().waiting_for == "being released");
-    failing.tenant.migration().release(Hold::Switch).unwrap();
-    failing.step_until(|tenant| tenant.status().phase == Phase::Stable);
-    for n in 0..128_u64 {
-        let found = failing.tenant.definition(&format!("d{n:03}"), 1).unwrap();
-        assert!(found.is_some_and(|found| found.body[0] == n as u8), "definition {n} was lost");
-    }
-    assert_eq!(failing.tenant.definition("late", 1).unwrap().unwrap().body, b"late");
 }
