@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::files::{Files, SystemFiles};
 use crate::gc;
+use crate::heartbeats::{Heartbeats, LeaseTimes};
 use crate::mend::Keeper;
 use crate::migration::driver;
 use crate::migration::replicate::Replicator;
@@ -70,6 +71,7 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     files: Arc<dyn Files>,
     observer: Option<Arc<dyn Observer>>,
+    heartbeats: LeaseTimes,
     background: bool,
 }
 
@@ -107,6 +109,18 @@ impl Builder {
     /// Somebody to tell what happens.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// How often workers are to be heard of.
+    pub fn heartbeats(mut self, heartbeats: Heartbeats) -> Self {
+        self.heartbeats.engine = heartbeats;
+        self
+    }
+
+    /// The same for those who hold a step of this queue.
+    pub fn heartbeats_of(mut self, queue: impl Into<String>, heartbeats: Heartbeats) -> Self {
+        self.heartbeats.queues.insert(queue.into(), heartbeats);
         self
     }
 
@@ -170,6 +184,7 @@ impl Engine {
             clock: Arc::new(SystemClock::default()),
             files: Arc::new(SystemFiles),
             observer: None,
+            heartbeats: LeaseTimes::default(),
             background: true,
         }
     }

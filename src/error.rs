@@ -32,6 +32,10 @@ pub enum ErrorKind {
     NoSpace,
     /// The commit may or may not have happened. A repeat with the same request id settles it.
     Indeterminate,
+    /// The worker was not heard of in time: it can do nothing until it registers anew. Nothing changed.
+    LeaseExpired,
+    /// The worker holds as many steps as it may. Nothing changed.
+    AtLimit,
     /// A deadline passed first.
     TimedOut,
     /// A thread of the engine panicked: a bug of ours.

@@ -8,6 +8,7 @@ mod event;
 pub mod fault;
 pub mod files;
 mod gc;
+mod heartbeats;
 mod locks;
 mod mend;
 mod meta;
@@ -28,13 +29,15 @@ pub use cutover_formats::{InstanceId, Phase, Role, Status, StoreId, StoreStatus,
 pub use engine::{Builder, Engine, TenantOptions};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};
+pub use heartbeats::Heartbeats;
 pub use migration::phase::Move;
 pub use migration::{Hold, Migration, MigrationOptions, Progress};
 pub use shared::Durability;
 pub use tenant::control::CopyProgress;
 pub use tenant::quarantine::{Quarantined, Retried};
+pub use tenant::sessions::{Heartbeat, Refusal};
 pub use tenant::types::{
     Beat, Completion, ConflictPolicy, Defined, Definition, Ended, Failure, Filter, Instance, InstancePage,
-    InstanceState, Launch, Launched, NewStep, ReusePolicy, Settled, Task,
+    InstanceState, Launch, Launched, NewStep, ReusePolicy, Settled, Task, WorkerOptions,
 };
-pub use tenant::{Tenant, Worker};
+pub use tenant::{Gate, Tenant};

@@ -9,6 +9,7 @@ use crate::catalog::Catalog;
 use crate::clock::EngineClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
+use crate::heartbeats::LeaseTimes;
 use crate::meta::dir::DataDir;
 use crate::status::Pins;
 use crate::store::Write;
@@ -45,6 +46,7 @@ pub(crate) struct Shared {
     pub(crate) pins: Pins,
     pub(crate) catalog: Catalog,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) heartbeats: LeaseTimes,
     /// In the order of [`Thread`].
     wake: [Wake; 4],
     incarnation: u64,
@@ -69,6 +71,7 @@ impl Shared {
         durability: Durability,
         catalog: Catalog,
         observer: Option<Arc<dyn Observer>>,
+        heartbeats: LeaseTimes,
         incarnation: u64,
     ) -> Self {
         Self {
@@ -78,6 +81,7 @@ impl Shared {
             pins: Pins::new(),
             catalog,
             observer,
+            heartbeats,
             wake: Default::default(),
             incarnation,
             tokens: AtomicU64::new(0),

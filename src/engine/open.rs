@@ -57,8 +57,15 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     let incarnation = last.incarnation + 1;
     let mark = Arc::new(EngineMark::open(mark, incarnation, start.mark_ms())?);
     let clock = EngineClock::open(builder.clock, start, mark.clone());
-    let shared =
-        Arc::new(Shared::new(dir, clock, builder.durability, catalog, builder.observer, incarnation));
+    let shared = Arc::new(Shared::new(
+        dir,
+        clock,
+        builder.durability,
+        catalog,
+        builder.observer,
+        builder.heartbeats,
+        incarnation,
+    ));
     let (deleted, kept): (Vec<_>, Vec<_>) =
         controls.into_iter().partition(|(control, _)| control.record().deleting);
     let mut tenants = Vec::new();

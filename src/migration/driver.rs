@@ -192,9 +192,18 @@ pub(crate) fn waiting_for(tenant: &Inner, control: &Control) -> String {
     }
 }
 
+fn of_workers(behind: &[String]) -> String {
+    format!("workers that keep the earlier status: {}", behind.join(", "))
+}
+
 fn waiting_for_operations(tenant: &Inner) -> String {
     let what = "operations under the earlier status";
     let slow = slow(tenant);
+    let epoch = tenant.register.read().1.epoch;
+    let behind = tenant.sessions.behind(epoch, tenant.shared.clock.monotonic());
+    if slow.is_empty() && !behind.is_empty() {
+        return of_workers(&behind);
+    }
     if slow.is_empty() { what.to_owned() } else { format!("{what}: {}", slow.join("; ")) }
 }
 
@@ -243,9 +252,16 @@ fn wait(tenant: &Inner, control: &mut Control) -> bool {
         }
         return false;
     }
+    let status = control.record().status;
+    let behind = tenant.sessions.behind(status.epoch, tenant.shared.clock.monotonic());
+    if !behind.is_empty() {
+        if control.drive.published.is_some_and(|at| at.elapsed() > OVERDUE) {
+            report(tenant, control, format!("the phase waits for {}", of_workers(&behind)));
+        }
+        return false;
+    }
     control.drive.waited = true;
     control.drive.error = None;
-    let status = control.record().status;
     let took = control.drive.published.map(|at| at.elapsed()).unwrap_or_default();
     let (phase, epoch) = (status.phase, status.epoch);
     tenant.shared.emit(|| Event::Waited { tenant: tenant.name.clone(), phase, epoch, took });

@@ -46,7 +46,7 @@ impl Tenant {
     /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
     pub fn cancel(&self, id: InstanceId, reason: &str) -> Result<Ended> {
         self.0.with_locked(id, "cancel an instance", |op, space, mut record| {
-            if self.0.leases.holders(id) == 0 {
+            if self.0.sessions.holders(id, self.0.shared.clock.monotonic()) == 0 {
                 let how = How { ending: Ending::Cancelled, reason, output: &[] };
                 self.0.end_now(op, space, id, record, &how, Changes::default())?;
                 return Ok(Ended::Now);
@@ -57,7 +57,7 @@ impl Tenant {
             changes.put(RowId::Instance { id }, Record::Instance(record));
             self.0.commit(space, &changes)?;
             // Not before it is durable: of a request that failed nobody is told.
-            self.0.leases.ask_to_stop(id);
+            self.0.sessions.ask_to_stop(id, self.0.shared.clock.monotonic());
             Ok(Ended::Asked)
         })
     }
@@ -224,7 +224,7 @@ impl Inner {
     }
 
     fn after_end(&self, id: InstanceId, deadline: u64) {
-        self.leases.end_instance(id);
+        self.sessions.end_instance(id);
         self.announce(Vec::new(), Some(deadline));
         self.waiters.ended();
     }

@@ -7,14 +7,15 @@ pub(crate) mod control;
 mod definitions;
 mod doubts;
 mod end;
+mod gate;
 mod launch;
-mod leases;
 mod mended;
 pub(crate) mod quarantine;
 mod query;
 mod queue;
 pub(crate) mod repair;
 mod requests;
+pub(crate) mod sessions;
 mod show;
 mod steps;
 pub(crate) mod types;
@@ -28,9 +29,9 @@ use cutover_formats::{InstanceId, NoteId, Phase, RowId, Status, StoreId, TenantI
 use self::control::{Control, Shown};
 use self::definitions::Known;
 use self::doubts::Doubts;
-use self::leases::Leases;
+pub use self::gate::Gate;
 use self::queue::ReadyQueue;
-pub use self::steps::Worker;
+use self::sessions::Sessions;
 use self::waiters::Waiters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::locks::Locks;
@@ -68,7 +69,7 @@ pub(crate) struct Inner {
     known: Known,
     doubts: Doubts,
     queue: ReadyQueue,
-    leases: Leases,
+    pub(crate) sessions: Sessions,
     waiters: Waiters,
 }
 
@@ -144,7 +145,7 @@ impl Inner {
             known: Known::default(),
             doubts: Doubts::default(),
             queue: ReadyQueue::default(),
-            leases: Leases::default(),
+            sessions: Sessions::default(),
             waiters: Waiters::default(),
             shared,
         }

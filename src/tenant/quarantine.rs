@@ -198,7 +198,7 @@ impl Inner {
                 }
                 self.remove_instance(space, *id, &mut changes)?;
                 self.remove_damaged(space, row.as_ref(), &noted.note, &changes)?;
-                self.leases.end_instance(*id);
+                self.sessions.end_instance(*id);
                 self.waiters.ended();
                 Ok(())
             }
@@ -358,10 +358,11 @@ impl Inner {
         let (RowId::Instance { id } | RowId::Step { instance: id, .. }) = row else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
         let survey = space.survey(self.id, Prefix::StepsOf(*id), None, usize::MAX, u64::MAX)?;
+        let now = self.shared.clock.monotonic();
         for (row, record) in survey.rows {
             if let (RowId::Step { instance, step }, Ok(Record::Step(record))) = (row, record)
                 && let StepState::Ready { at_ms } = record.state
-                && !self.leases.is_held(instance, &step)
+                && !self.sessions.is_held(instance, &step, now)
             {
                 let (step, queue, store) = (step.into_owned(), record.queue, space.id);
                 entries.push(Entry { at_ms, instance, step, queue, store });

@@ -7,6 +7,7 @@ use cutover_formats::limits::{self, MAX_CALL, MAX_PAYLOAD, MAX_REASON, MAX_STEPS
 use cutover_formats::record::{Answer, Ending, Token};
 use cutover_formats::{FormatError, InstanceId};
 
+use super::sessions::Refusal;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a launch does when its key is held by a live instance.
@@ -331,6 +332,42 @@ pub enum Ended {
     Asked,
 }
 
+/// What a worker registers with.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    pub(crate) name: String,
+    pub(crate) limit: usize,
+    pub(crate) keeps_status: bool,
+}
+
+impl WorkerOptions {
+    /// A worker of this name, with one step at a time.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), limit: 1, keeps_status: false }
+    }
+
+    /// Most steps that it holds at a time; at least one. With the first of their leases that runs out it loses all of them.
+    #[must_use]
+    pub fn limit(mut self, steps: usize) -> Self {
+        self.limit = steps.max(1);
+        self
+    }
+
+    /// It hands the tenant's status on to where it cannot be looked up, a child process perhaps. No phase goes on before a heartbeat
+    /// said that it has seen the new status, or its lease has run out.
+    #[must_use]
+    pub fn keeps_status(mut self) -> Self {
+        self.keeps_status = true;
+        self
+    }
+}
+
+impl<N: Into<String>> From<N> for WorkerOptions {
+    fn from(name: N) -> Self {
+        Self::new(name)
+    }
+}
+
 /// A step that a worker holds under a lease.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Task {
@@ -354,6 +391,12 @@ pub struct Task {
     pub key: Option<(String, Vec<u8>)>,
 }
 
+impl Task {
+    pub(crate) fn held(&self) -> (InstanceId, &str, Token) {
+        (self.instance, &self.step, self.token)
+    }
+}
+
 /// The answer to a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
@@ -361,8 +404,8 @@ pub enum Beat {
     Renewed,
     /// The lease is renewed, and the instance was asked to stop.
     CancelRequested,
-    /// The lease has run out or the step is somebody else's: stop.
-    Stale,
+    /// Nothing is renewed: stop.
+    Refused(Refusal),
 }
 
 /// The result of a step.
@@ -393,11 +436,8 @@ pub enum Settled {
         /// How the instance ended with it, if it did.
         ended: Option<Ending>,
     },
-    /// It came too late and changed nothing.
-    Stale {
-        /// Why.
-        why: &'static str,
-    },
+    /// It changed nothing.
+    Refused(Refusal),
 }
 
 /// Which instances to list.

@@ -7,8 +7,9 @@ use cutover::clock::Clock as _;
 use cutover::fault::Faults;
 use cutover::migration::phase;
 use cutover::{
-    Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Launched, MigrationOptions,
-    Phase, Result, Retention, Role, Settled, StoreId, StoreSpec, Task, Tenant, TenantOptions,
+    Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Gate, Launched,
+    MigrationOptions, Phase, Result, Retention, Role, Settled, StoreId, StoreSpec, Task, Tenant,
+    TenantOptions,
 };
 
 use crate::books::{Book, Done, KEPT_MS, Known, LONG_AGO, Trace};
@@ -39,7 +40,7 @@ pub(crate) struct World<'s> {
     /// The calls were made as the script has them, each once it was time for it.
     pub(crate) orderly: bool,
     /// Steps that the worker holds, by run.
-    tasks: BTreeMap<u32, Task>,
+    tasks: BTreeMap<u32, (Gate, Task)>,
     opened: u64,
 }
 
@@ -396,7 +397,7 @@ fn is_past(wanted: Phase, now: Phase, goal: Role) -> bool {
 fn act_on(
     tenant: &Tenant,
     book: &mut Book,
-    tasks: &mut BTreeMap<u32, Task>,
+    tasks: &mut BTreeMap<u32, (Gate, Task)>,
     known: &Known,
     action: Action,
     again: bool,
@@ -421,18 +422,18 @@ fn act_on(
         Action::Work(_) => {
             let next = known.done + 1;
             if tenant.step_result(id, &step(next))?.is_none() {
-                let task = claim(tenant, tasks, known)?;
-                let settled = tenant.worker("worker")?.complete(&task, completion(&known.run, next))?;
-                tasks.remove(&number);
+                let (gate, task) = claim(tenant, tasks, known)?;
+                let settled = gate.complete(task, completion(&known.run, next))?;
                 assert!(matches!(settled, Settled::Done { .. }), "{task:?}: {settled:?}");
+                tasks.remove(&number);
             }
             book.stepped(number, now_ms);
             Ok(Some(Done::Stepped(number, next)))
         }
         Action::Fumble(_) => {
-            let task = claim(tenant, tasks, known)?;
+            let (gate, task) = claim(tenant, tasks, known)?;
             let failure = Failure { reason: "fumbled".into(), retry_in: Some(Duration::ZERO) };
-            let settled = tenant.worker("worker")?.fail(&task, &failure)?;
+            let settled = gate.fail(task, &failure)?;
             assert_eq!(settled, Settled::Done { ended: None }, "{task:?}");
             tasks.remove(&number);
             Ok(None)
@@ -446,15 +447,20 @@ pub(crate) fn output(number: u32) -> String {
 }
 
 /// A worker that has a step and could not settle it still has it.
-fn claim(tenant: &Tenant, tasks: &mut BTreeMap<u32, Task>, known: &Known) -> Result<Task> {
-    if let Some(held) = tasks.get(&known.run.number) {
-        return Ok(held.clone());
+fn claim<'t>(
+    tenant: &Tenant,
+    tasks: &'t mut BTreeMap<u32, (Gate, Task)>,
+    known: &Known,
+) -> Result<&'t (Gate, Task)> {
+    let number = known.run.number;
+    if !tasks.contains_key(&number) {
+        let gate = tenant.register("worker")?;
+        let task = gate.claim(&known.run.queue(), Duration::ZERO)?;
+        let task = task.unwrap_or_else(|| panic!("nobody is given the next step of {known:?}"));
+        assert_eq!((task.instance, task.step.clone()), (known.id, step(known.done + 1)));
+        tasks.insert(number, (gate, task));
     }
-    let task = tenant.worker("worker")?.claim(&known.run.queue(), LONG, Duration::ZERO)?;
-    let task = task.unwrap_or_else(|| panic!("nobody is given the next step of {known:?}"));
-    assert_eq!((task.instance, task.step.clone()), (known.id, step(known.done + 1)));
-    tasks.insert(known.run.number, task.clone());
-    Ok(task)
+    Ok(&tasks[&number])
 }
 
 fn completion(run: &Run, number: u32) -> Completion {

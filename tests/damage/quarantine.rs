@@ -8,7 +8,7 @@ use cutover::{
     MigrationOptions, Move, NewStep, Phase, Quarantined, Tenant,
 };
 
-use crate::tap::{DROP, HOUR, Home, KEEP, keyed, memory, started, tenant, work_off};
+use crate::tap::{DROP, Home, KEEP, keyed, many, memory, started, tenant, work_off};
 
 fn definition(name: &str) -> RowId<'static> {
     RowId::Definition { name: name.to_owned().into(), version: 1 }
@@ -238,7 +238,7 @@ fn workers_go_on_beside_a_step_that_cannot_be_read() {
     let home = Home::new();
     let engine = home.open();
     let tenant = tenant(&engine, "a", KEEP);
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(many("w")).unwrap();
     let launch = |key: &str| started(tenant.launch(&keyed(key).step(NewStep::new("s"))).unwrap());
     let [first, second, third] = ["1", "2", "3"].map(|key| {
         home.clock.advance(Duration::from_millis(10));
@@ -247,15 +247,15 @@ fn workers_go_on_beside_a_step_that_cannot_be_read() {
     let step = RowId::Step { instance: first, step: "s".into() };
     let head = RowId::Instance { id: second };
     let whole = [&step, &head].map(|row| home.damage("a", tenant.id(), row));
-    let task = worker.claim("default", HOUR, Duration::ZERO).unwrap().unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     assert_eq!(task.instance, third);
-    assert_eq!(worker.claim("default", HOUR, Duration::ZERO).unwrap(), None);
+    assert_eq!(worker.claim("default", Duration::ZERO).unwrap(), None);
     assert_eq!(whats(&tenant).len(), 2, "{:?}", whats(&tenant));
     worker.complete(&task, Completion::default()).unwrap();
 
     home.put("a", tenant.id(), &step, &whole[0]);
     assert_eq!(tenant.migration().retry().unwrap().readable, 1);
-    let task = worker.claim("default", HOUR, Duration::ZERO).unwrap().unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     assert_eq!(task.instance, first, "it is given again");
     worker.complete(&task, Completion::default()).unwrap();
 
@@ -309,7 +309,7 @@ fn a_damaged_key_is_not_dropped_before_the_damaged_instance_that_may_hold_it() {
     home.damage("a", tenant.id(), &RowId::Key { scope: "scope".into(), key: b"k".as_slice().into() });
     home.damage("a", tenant.id(), &RowId::Instance { id });
     // Either is met by who needs it.
-    assert_eq!(tenant.worker("w").unwrap().claim("default", HOUR, Duration::ZERO).unwrap(), None);
+    assert_eq!(tenant.register(many("w")).unwrap().claim("default", Duration::ZERO).unwrap(), None);
     assert_eq!(tenant.launch(&keyed("k")).unwrap_err().kind(), ErrorKind::Corrupt);
     work_off(&engine);
     let (key, instance) = (entry(&tenant, "key "), entry(&tenant, "instance "));

@@ -198,9 +198,9 @@ fn every_step_is_done_exactly_once_while_the_tenant_moves() {
         for n in 0..3 {
             let (tenant, done, launched, stop) = (&tenant, &done, &launched, &stop);
             scope.spawn(move || {
-                let worker = tenant.worker(format!("w{n}")).unwrap();
+                let worker = tenant.register(format!("w{n}")).unwrap();
                 loop {
-                    let Some(task) = worker.claim("default", LONG, Duration::from_millis(20)).unwrap() else {
+                    let Some(task) = worker.claim("default", Duration::from_millis(20)).unwrap() else {
                         let all = launched.load(Ordering::Relaxed) as usize * 3;
                         if stop.load(Ordering::Relaxed) && done.lock().len() == all {
                             return;

@@ -19,7 +19,7 @@ use cutover::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::common::{DROP, KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step};
+use crate::common::{DROP, KEEP, LONG, keyed, many, memory, reach, settle, started, tenant, with_step};
 use crate::rows::{Rows, Source};
 
 /// Keys are lower-case hex digits, `.` behind a text in the middle; values are JSON.
@@ -336,8 +336,8 @@ fn readable(path: &str) -> StoreSpec {
 
 /// Takes the next step and completes it.
 fn work_off(tenant: &Tenant) -> InstanceId {
-    let worker = tenant.worker("w").unwrap();
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let worker = tenant.register(many("w")).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     let completion = Completion { output: b"out".to_vec(), ..Completion::default() };
     let settled = worker.complete(&task, completion).unwrap();
     assert_eq!(settled, Settled::Done { ended: Some(Ending::Completed) });

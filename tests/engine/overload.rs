@@ -18,7 +18,7 @@ use cutover::{
 };
 use parking_lot::Mutex;
 
-use crate::common::{LONG, started};
+use crate::common::{LONG, many, started};
 
 const VARIABLE: &str = "CUTOVER_OVERLOAD_CHILD";
 const LAUNCHERS: usize = 64;
@@ -133,9 +133,9 @@ fn under_load() {
         .create_tenant("acme", TenantOptions::new(StoreSpec::driver("sled")).retention(retention))
         .unwrap();
     tenant.define("work", 1, "t", b"").unwrap();
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(many("w")).unwrap();
     for queue in 0..QUEUES {
-        assert!(worker.claim(&format!("queue {queue}"), LONG, Duration::ZERO).unwrap().is_none());
+        assert!(worker.claim(&format!("queue {queue}"), Duration::ZERO).unwrap().is_none());
     }
     let before = usual(&tenant);
     let (next, waiting, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
@@ -189,7 +189,7 @@ fn under_load() {
     // Nothing of what waited was forgotten.
     let mut given = 0;
     for queue in 0..QUEUES {
-        while worker.claim(&format!("queue {queue}"), LONG, Duration::ZERO).unwrap().is_some() {
+        while worker.claim(&format!("queue {queue}"), Duration::ZERO).unwrap().is_some() {
             given += 1;
         }
     }

@@ -14,7 +14,7 @@ use cutover::{
     StoreSpec, Tenant, TenantOptions,
 };
 
-use crate::common::{DROP, KEEP, LONG, keyed, memory, started, tenant, work};
+use crate::common::{DROP, KEEP, LONG, keyed, many, memory, started, tenant, work};
 
 /// A machine without threads, all in memory.
 struct Machine {
@@ -185,8 +185,8 @@ fn a_target_that_cannot_be_read_before_the_switch_fails_no_call_on_instances() {
     let id = started(tenant.launch(&launch).unwrap());
     assert_eq!(tenant.launch(&launch).unwrap(), Launched::Started(id));
     assert!(tenant.instance(id).unwrap().is_some());
-    let worker = tenant.worker("w").unwrap();
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let worker = tenant.register(many("w")).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     worker.complete(&task, cutover::Completion::default()).unwrap();
     tenant.define("new", 1, "t", b"").unwrap();
     assert!(tenant.definition("new", 1).unwrap().is_some());

@@ -93,7 +93,7 @@ fn failing_copies_pause_however_many_tenants_have_one() {
 fn a_cancel_that_was_refused_tells_nobody_to_stop() {
     let ops = [
         Op::Launch(0, UNKEYED),
-        Op::Claim(0, 0, 10_000),
+        Op::Claim(0, 0),
         Op::Fail1(Fault::CommitNot, 0),
         Op::Define(0, 3, 0),
         Op::Cancel(0, 0),
@@ -150,14 +150,14 @@ fn a_launch_with_a_key_waits_for_both_stores() {
 fn a_cancel_waits_for_a_lease_whose_report_had_happened() {
     let ops = [
         Op::Launch(0, Launching { shape: 3, ..UNKEYED }),
-        Op::Claim(0, 1, 10_000),
+        Op::Claim(0, 1),
         Op::Fail1(Fault::CommitMade, 0),
         Op::Complete(0, 0),
         Op::Step(2),
         Op::List(0, 0, 7),
         Op::Cancel(0, 0),
         Op::Complete(0, 0),
-        Op::Claim(0, 1, 10_000),
+        Op::Claim(0, 1),
         Op::Reopen(Gone::Closed, 0),
     ];
     play(Setup::default(), &ops);
@@ -178,10 +178,10 @@ fn steps_of_a_store_that_is_opened_again_keep_nobody_from_others() {
         Op::End(0, 2, Ending::Completed),
         Op::Fail1(Fault::Open, 0),
         Op::Step(1),
-        Op::Claim(0, 0, 10_000),
+        Op::Claim(0, 0),
         Op::Advance(1000),
         Op::Step(1),
-        Op::Claim(0, 0, 10_000),
+        Op::Claim(0, 0),
     ];
     play(Setup::default(), &ops);
 }
@@ -193,7 +193,7 @@ fn a_report_in_doubt_about_an_instance_in_doubt_may_have_happened() {
         Op::Fail1(Fault::CommitMade, 0),
         Op::Launch(0, Launching { shape: 3, ..UNKEYED }),
         Op::Step(2),
-        Op::Claim(0, 1, 10_000),
+        Op::Claim(0, 1),
         Op::Fail1(Fault::CommitMade, 0),
         Op::Fail(0, None),
         Op::Step(2),

@@ -9,8 +9,8 @@ use std::time::Duration;
 use cutover::clock::ManualClock;
 use cutover::migration::phase;
 use cutover::{
-    Ended, Engine, ErrorKind, Event, Hold, InstanceId, MigrationOptions, Move, Observer, Phase, Retention,
-    StoreSpec, Tenant, TenantOptions,
+    Ended, Engine, ErrorKind, Event, Heartbeats, Hold, InstanceId, MigrationOptions, Move, Observer, Phase,
+    Retention, StoreSpec, Tenant, TenantOptions,
 };
 use cutover_formats::record::NoteRecord;
 use cutover_formats::{NoteId, Record, RowId};
@@ -22,6 +22,8 @@ use crate::pairs::Pairs;
 use crate::stores::Disks;
 
 const LONG: Duration = Duration::from_secs(60);
+/// No lease runs out: time only passes in steps of hours.
+const PATIENT: Heartbeats = Heartbeats { every: Duration::from_secs(1 << 30), intervals: 1 };
 /// Wall time at the beginning.
 const BEGIN: u64 = 1_700_000_000_000;
 /// Steps that any migration takes to its end, and more.
@@ -83,6 +85,7 @@ fn open(path: &Path, disks: &Arc<Disks>, clock: &Arc<ManualClock>, epochs: &Arc<
         .clock(clock.clone())
         .observer(epochs.clone())
         .background(false)
+        .heartbeats(PATIENT)
         .open()
         .unwrap()
 }

@@ -145,14 +145,10 @@ impl Crew {
         site.started.store(resume.started, Ordering::Relaxed);
         launcher::take_over(site, resume)?;
         let mut crew = Self { site: Arc::clone(site), launchers: Vec::new(), workers: Vec::new() };
-        let parked = Arc::new(worker::Parked::default());
         for number in 0..site.plan.workers {
-            let (site, parked) = (Arc::clone(site), Arc::clone(&parked));
-            crew.workers
-                .push(spawn(format!("worker-{number}"), move || worker::run(&site, &parked, number))?);
+            let site = Arc::clone(site);
+            crew.workers.push(spawn(format!("worker-{number}"), move || worker::run(&site, number))?);
         }
-        let keeper = Arc::clone(site);
-        crew.workers.push(spawn("keeper".to_owned(), move || worker::keep(&keeper, &parked))?);
         if site.plan.define_rate > 0.0 {
             let (site, first) = (Arc::clone(site), resume.next_definition);
             crew.launchers.push(spawn("definer".to_owned(), move || definer::run(&site, first))?);

@@ -55,7 +55,7 @@ const fn step(name: &'static str, queue: &'static str, parents: u32, attempts: u
 }
 
 /// The queues.
-pub const QUEUES: [&str; 2] = ["q0", "q1"];
+pub const QUEUES: [(&str, u64); 2] = [("q0", 10_000), ("q1", 300)];
 
 /// The first steps of a launch of this shape. No two shapes are the same.
 pub fn first_steps(shape: u8) -> Vec<StepShape> {
@@ -128,8 +128,8 @@ pub enum Op {
     QueryKey(u8, u8),
     /// List everything, so many a page: tenant, filter, limit.
     List(u8, u8, u8),
-    /// Claim: tenant, queue, length of the lease in milliseconds.
-    Claim(u8, u8, u64),
+    /// Claim: tenant, queue.
+    Claim(u8, u8),
     /// Complete a task: which, what comes next.
     Complete(u8, u8),
     /// Fail a task: which, when to try again.
@@ -210,7 +210,7 @@ fn op(bytes: &mut Bytes<'_>) -> Op {
         18..=19 => Op::Query(tenant, which),
         20 => Op::QueryKey(tenant, which % 4),
         21 => Op::List(tenant, which, bytes.next()),
-        22..=26 => Op::Claim(tenant, which % 2, bytes.of(&[10_000, 300, 300, 0])),
+        22..=26 => Op::Claim(tenant, which % 2),
         27..=30 => Op::Complete(bytes.next(), which),
         31..=32 => Op::Fail(bytes.next(), [None, Some(0), Some(250), Some(1000)][usize::from(which % 4)]),
         33 => Op::Beat(who),

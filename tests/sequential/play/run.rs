@@ -8,8 +8,8 @@ use std::time::Duration;
 use cutover::clock::ManualClock;
 use cutover::files::MemoryFiles;
 use cutover::{
-    Durability, Engine, ErrorKind, Filter, Instance, InstanceId, Phase, Retention, Status, StoreSpec, Task,
-    Tenant, TenantOptions,
+    Durability, Engine, ErrorKind, Filter, Gate, Heartbeats, Instance, InstanceId, Phase, Retention, Status,
+    StoreSpec, Task, Tenant, TenantOptions,
 };
 
 use super::Seen;
@@ -33,8 +33,8 @@ pub(super) struct Run {
     /// Gone only while it is being opened again.
     pub(super) engine: Option<Engine>,
     pub(super) seats: [Seat; 2],
-    /// Every task that was ever given, with its tenant: reports may come late.
-    tasks: Vec<(usize, Task)>,
+    /// Every task that was ever given: reports may come late.
+    tasks: Vec<Held>,
     pub(super) now_ms: u64,
     /// The engine's time that runs: what it tells stands still until this one has caught up.
     pub(super) running_ms: u64,
@@ -45,6 +45,13 @@ pub(super) struct Run {
     fired: u64,
     pub(super) seen: Seen,
     trace: bool,
+}
+
+/// A task, its tenant, and the gate of its worker, who has nothing else; none any more after its engine or tenant has gone.
+struct Held {
+    seat: usize,
+    task: Task,
+    gate: Option<Gate>,
 }
 
 /// A tenant as the model sees it.
@@ -104,12 +111,18 @@ impl Run {
 
     pub(super) fn try_open(&mut self) -> cutover::Result<Engine> {
         let durability = if self.setup.buffered { Durability::Buffered } else { Durability::Synced };
-        Engine::builder("/data")
+        let builder = Engine::builder("/data")
             .files(Arc::new(self.files.clone()))
             .durability(durability)
             .driver(Arc::new(self.disks.clone()))
             .clock(self.clock.clone())
-            .background(false)
+            .background(false);
+        ops::QUEUES
+            .into_iter()
+            .fold(builder, |builder, (queue, length_ms)| {
+                let lease = Duration::from_millis(length_ms);
+                builder.heartbeats_of(queue, Heartbeats { every: lease, intervals: 1 })
+            })
             .open()
     }
 
@@ -191,7 +204,8 @@ impl Run {
         };
         let at = At { now_ms: self.now_ms, mono_ms: self.mono_ms, struck: self.struck(), broken };
         let (mut worlds, mut complaints) = (Vec::new(), Vec::new());
-        for world in std::mem::take(&mut self.seats[seat].worlds) {
+        for mut world in std::mem::take(&mut self.seats[seat].worlds) {
+            world.expire(&at);
             match left(world, &at) {
                 Ok(left) => worlds.extend(left),
                 Err(complaint) => complaints.push(complaint),
@@ -222,7 +236,7 @@ impl Run {
 
     fn act(&mut self, op: &Op) {
         match *op {
-            Op::Claim(tenant, queue, length) => self.claim(usize::from(tenant), queue, length),
+            Op::Claim(tenant, queue) => self.claim(usize::from(tenant), queue),
             Op::Complete(task, next) => self.settle(task, Report::Done(next)),
             Op::Fail(task, retry_in) => self.settle(task, Report::Failed(retry_in)),
             Op::Beat(task) => self.beat(task),
@@ -395,43 +409,53 @@ impl Run {
         }
     }
 
-    fn claim(&mut self, seat: usize, queue: u8, length_ms: u64) {
+    fn claim(&mut self, seat: usize, queue: u8) {
         let Some(tenant) = self.seats[seat].tenant.clone() else { return };
-        let queue = ops::QUEUES[usize::from(queue)];
-        let worker = tenant.worker("w").expect("a good name");
-        let got = worker.claim(queue, Duration::from_millis(length_ms), Duration::ZERO);
+        let (queue, length_ms) = ops::QUEUES[usize::from(queue)];
+        let gate = tenant.register("w").expect("a good name");
+        let got = gate.claim(queue, Duration::ZERO);
         self.show(&("claim", queue), &got);
         if let Ok(Some(task)) = &got {
             // I9 rests on this: a later lease has a higher token, whatever happened in between.
-            assert!(self.tasks.iter().all(|(_, earlier)| earlier.token < task.token), "{task:?}");
-            self.tasks.push((seat, task.clone()));
+            assert!(self.tasks.iter().all(|earlier| earlier.task.token < task.token), "{task:?}");
+            self.tasks.push(Held { seat, task: task.clone(), gate: Some(gate) });
         }
         self.judge(seat, Writes::Anywhere, |world, at| world.claim(queue, length_ms, &got, at));
     }
 
-    fn task(&self, which: u8) -> Option<(Tenant, usize, Task)> {
+    /// A task, and what its worker does with it. Without a gate he registers anew.
+    fn with_task<T>(&self, which: u8, act: impl FnOnce(&Gate, &Task) -> T) -> Option<(usize, Task, T)> {
         let back = usize::from(which).checked_rem(self.tasks.len().min(8))?;
-        let (seat, task) = self.tasks.iter().rev().nth(back)?;
-        Some((self.seats[*seat].tenant.clone()?, *seat, task.clone()))
+        let Held { seat, task, gate } = self.tasks.iter().rev().nth(back)?;
+        let tenant = self.seats[*seat].tenant.as_ref()?;
+        let got = match gate {
+            Some(gate) => act(gate, task),
+            None => act(&tenant.register("w").expect("a good name"), task),
+        };
+        Some((*seat, task.clone(), got))
+    }
+
+    /// The tenants of these seats are gone, and with them whoever worked for them.
+    pub(super) fn forget_gates(&mut self, of: impl Fn(usize) -> bool) {
+        self.tasks.iter_mut().filter(|held| of(held.seat)).for_each(|held| held.gate = None);
     }
 
     fn settle(&mut self, which: u8, report: Report) {
-        let Some((tenant, seat, task)) = self.task(which) else { return };
-        let worker = tenant.worker("w").expect("a good name");
-        let got = match report {
-            Report::Done(next) => worker.complete(&task, ops::completion(next)),
+        let done = self.with_task(which, |gate, task| match report {
+            Report::Done(next) => gate.complete(task, ops::completion(next)),
             Report::Failed(retry_in) => {
                 let retry_in = retry_in.map(Duration::from_millis);
-                worker.fail(&task, &cutover::Failure { reason: WHY.into(), retry_in })
+                gate.fail(task, &cutover::Failure { reason: WHY.into(), retry_in })
             }
-        };
+        });
+        let Some((seat, task, got)) = done else { return };
         self.show(&(report, &task), &got);
         self.judge(seat, Writes::Anywhere, |world, at| world.settle(&task, report, &got, at));
     }
 
     fn beat(&mut self, which: u8) {
-        let Some((tenant, seat, task)) = self.task(which) else { return };
-        let got = tenant.worker("w").expect("a good name").heartbeat(&task);
+        let done = self.with_task(which, |gate, task| gate.heartbeat(task));
+        let Some((seat, task, got)) = done else { return };
         self.show(&("heartbeat", &task), &got);
         self.judge(seat, Writes::Nothing, |world, at| world.beat(&task, &got, at));
     }

@@ -117,6 +117,7 @@ impl Run {
         let gone = if self.setup.buffered && gone == Gone::PowerCut { Gone::Killed } else { gone };
         let Some(engine) = self.engine.take() else { return };
         self.seats.iter_mut().for_each(|seat| seat.tenant = None);
+        self.forget_gates(|_| true);
         let orderly = gone == Gone::Closed && self.close(&engine);
         self.disks.crash(gone);
         if gone != Gone::Closed {
@@ -188,6 +189,7 @@ impl Run {
         self.show(&("delete", seat), &got);
         self.seats[seat].tenant = None;
         self.seats[seat].status = None;
+        self.forget_gates(|of| of == seat);
         match got {
             Ok(()) => {
                 self.seats[seat].worlds.clear();

@@ -42,10 +42,14 @@ impl Step {
 }
 
 impl World {
-    pub fn claim(mut self, queue: &str, length_ms: u64, got: &Result<Option<Task>>, at: &At) -> Left {
+    /// Leases that are over by now are over, whatever is asked.
+    pub fn expire(&mut self, at: &At) {
         for step in self.instances.iter_mut().flat_map(|one| one.steps.values_mut()) {
             step.lease = step.lease.filter(|lease| at.mono_ms < lease.until_ms);
         }
+    }
+
+    pub fn claim(self, queue: &str, length_ms: u64, got: &Result<Option<Task>>, at: &At) -> Left {
         if let Err(err) = got
             && !(of_the_world(err) && (at.excused() || self.in_doubt()))
         {
@@ -171,10 +175,10 @@ impl World {
     }
 
     /// The step of a task, if whoever has the task still holds it.
-    fn held_by(&mut self, task: &Task, at: &At) -> Option<usize> {
+    fn held_by(&mut self, task: &Task) -> Option<usize> {
         let place = self.place(task.instance, |_| false)?;
         let lease = self.instances[place].steps.get(&task.step)?.lease?;
-        (lease.token == task.token && at.mono_ms < lease.until_ms).then_some(place)
+        (lease.token == task.token).then_some(place)
     }
 
     fn step_of(&mut self, task: &Task) -> Option<&mut Step> {
@@ -195,36 +199,37 @@ impl World {
         if let Ok(beat) = got
             && self.in_doubt_about(task)
         {
-            if *beat != Beat::Stale
+            if !matches!(beat, Beat::Refused(_))
                 && let Some(lease) = self.lease_of(task)
             {
                 lease.until_ms = at.mono_ms + lease.length_ms;
             }
             return Ok(vec![self]);
         }
-        let due = match self.held_by(task, at) {
-            None => Beat::Stale,
+        let due = match self.held_by(task) {
+            None => None,
             Some(place) => {
                 let one = &mut self.instances[place];
                 if let Some(lease) = one.steps.get_mut(&task.step).and_then(|step| step.lease.as_mut()) {
                     lease.until_ms = at.mono_ms + lease.length_ms;
                 }
-                if one.cancel_requested { Beat::CancelRequested } else { Beat::Renewed }
+                Some(if one.cancel_requested { Beat::CancelRequested } else { Beat::Renewed })
             }
         };
         match got {
-            Ok(beat) if *beat == due => Ok(vec![self]),
+            Ok(Beat::Refused(_)) if due.is_none() => Ok(vec![self]),
+            Ok(beat) if Some(*beat) == due => Ok(vec![self]),
             _ => Err(format!("the heartbeat was answered {got:?} and not {due:?}")),
         }
     }
 
     pub fn settle(mut self, task: &Task, report: Report, got: &Result<Settled>, at: &At) -> Left {
         let doubted = match got {
-            Ok(answer) => matches!(answer, Settled::Stale { .. }),
+            Ok(answer) => matches!(answer, Settled::Refused(_)),
             Err(err) => of_the_world(err),
         };
         let may_have_happened = matches!(got, Err(err) if err.kind() == ErrorKind::Indeterminate)
-            && self.held_by(task, at).is_some();
+            && self.held_by(task).is_some();
         if doubted && !may_have_happened && self.in_doubt_about(task) {
             // It may have been over, or be over by this report, which came after one that had happened.
             let mut over = self.clone();
@@ -234,9 +239,9 @@ impl World {
             }
             return Ok(vec![self]);
         }
-        let Some(place) = self.held_by(task, at) else {
+        let Some(place) = self.held_by(task) else {
             return match got {
-                Ok(Settled::Stale { .. }) => Ok(vec![self]),
+                Ok(Settled::Refused(_)) => Ok(vec![self]),
                 _ => Err(format!("a lease that is over was answered {got:?}")),
             };
         };
