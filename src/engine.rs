@@ -22,6 +22,7 @@ use crate::heartbeats::{Heartbeats, LeaseTimes};
 use crate::mend::Keeper;
 use crate::migration::driver;
 use crate::migration::replicate::Replicator;
+use crate::plan::Plan;
 use crate::shared::{Durability, Shared, Thread};
 use crate::store::Driver;
 use crate::sync::{Mutex, RwLock};
@@ -217,7 +218,7 @@ impl Engine {
             status: Status::stable(1, space.id),
             entered_ms: now_ms,
             migration: None,
-            last: None,
+            ended: Vec::new(),
             retire: Vec::new(),
             retention: options.retention,
             scopes: options.scopes,
@@ -304,6 +305,12 @@ impl Engine {
     pub fn store_path(&self, id: StoreId) -> Option<PathBuf> {
         let catalog = &self.0.core.shared.catalog;
         catalog.record(id).filter(|record| !record.retired).map(|record| catalog.directory(&record))
+    }
+
+    /// Every tenant and every store that there is now, for [`MigrationOptions::planned`](crate::MigrationOptions::planned).
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        self.0.core.shared.catalog.plan()
     }
 
     /// The driver of a store, also of one that has been removed.

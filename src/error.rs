@@ -16,6 +16,10 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The move is not legal now; the sentence says which are and what is in the way. Nothing changed.
     IllegalMove,
+    /// Another migration of the tenant is under way; the sentence names it. Nothing changed.
+    Conflict,
+    /// What was planned does not fit what is there any more; the sentence says what is new and what is gone. Nothing changed.
+    Drift,
     /// The status changed between reading and committing, and the request asked to be told. Nothing changed.
     StatusChanged,
     /// Bytes in a store or in the metadata are not those that were written.

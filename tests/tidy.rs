@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 /// The layers from the bottom up. Those on one line do not know each other. `lib.rs` stands above them all.
 const LAYERS: [&[&str]; 11] = [
     &["sync"],
-    &["error"],
+    &["error", "heartbeats", "plan"],
     &["clock", "event", "files", "locks"],
     &["store", "status"],
     &["fault"],

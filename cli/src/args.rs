@@ -100,6 +100,9 @@ pub(crate) struct LoadArgs {
     /// Fraction of instances that live until 5 s after the next cutover
     #[arg(long, value_name = "F", default_value_t = 0.05, value_parser = fraction)]
     pub long_lived: f64,
+    /// Fraction of steps whose worker freezes past its lease and then tries to go on
+    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = fraction)]
+    pub stall_rate: f64,
     /// Fraction of launches that repeat the key of a live instance
     #[arg(long, value_name = "F", default_value_t = 0.05, value_parser = fraction)]
     pub duplicate_rate: f64,

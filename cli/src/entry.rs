@@ -99,7 +99,18 @@ pub(crate) enum Entry {
         again: bool,
     },
     /// A step was completed.
-    Step,
+    Step {
+        /// Of which instance.
+        #[serde(with = "id")]
+        instance: InstanceId,
+        /// Which task of its workflow.
+        task: u32,
+    },
+    /// A worker froze past its lease and then tried to go on.
+    Stalled {
+        /// What of it was not refused.
+        passed: Vec<String>,
+    },
     /// A result was refused because its lease was not the current one any more.
     Stale,
     /// An instance ended.
@@ -257,7 +268,8 @@ mod tests {
             Entry::Try { what, at: 2 },
             Entry::Ack { launch: 9, answer: Answer::Conflict(instance), at: 4, took: 5, again: true },
             Entry::Ack { launch: 9, answer: Answer::Failed("\"\n".to_owned()), at: 4, took: 5, again: false },
-            Entry::Step,
+            Entry::Step { instance, task: 3 },
+            Entry::Stalled { passed: vec!["its result".to_owned()] },
             Entry::Ended { instance, completed: true, began: None, at: 7 },
             Entry::Phase { phase: Phase::PostRollback, at: 8 },
         ] {

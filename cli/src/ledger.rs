@@ -58,6 +58,12 @@ pub(crate) struct Steps {
     pub completed: u64,
     /// Results refused because of an old lease.
     pub refused_stale: u64,
+    /// Times that a worker froze past its lease and tried to go on.
+    pub stalled: u64,
+    /// Steps whose result was acknowledged more than once.
+    pub repeated: u64,
+    /// Steps of completed instances that never had a result acknowledged. Unknown after a kill.
+    pub skipped: u64,
 }
 
 /// Running counts of the instances that were born in one store.
@@ -88,6 +94,38 @@ struct Fate {
     end_began: Option<u64>,
     ended: Option<u64>,
     collected: bool,
+    done: Done,
+}
+
+/// The tasks of an instance that were done, as bits.
+#[derive(Debug, Clone, Default)]
+struct Done(Vec<u64>);
+
+impl Done {
+    /// Says whether it was not done before.
+    fn add(&mut self, task: u32) -> bool {
+        let (word, bit) = (task as usize / 64, 1 << (task % 64));
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        let Some(word) = self.0.get_mut(word) else { return true };
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+}
+
+/// A workflow as the ledger needs to know it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'w> {
+    /// Its name.
+    pub name: &'w str,
+    /// How many tasks it has.
+    pub tasks: u64,
 }
 
 /// What the engine says about an instance.
@@ -179,7 +217,8 @@ impl Ledger {
         match entry {
             Entry::Try { what, .. } => self.tried(what),
             Entry::Ack { launch, answer, at, again, .. } => self.answered(*launch, answer, *at, *again),
-            Entry::Step => self.steps.completed += 1,
+            Entry::Step { instance, task } => self.step(*instance, *task),
+            Entry::Stalled { passed } => self.stalled(passed),
             Entry::Stale => self.steps.refused_stale += 1,
             Entry::Ended { instance, completed, began, at } => self.ended(*instance, *completed, *began, *at),
             Entry::Collecting { instance, .. } => self.collecting(*instance),
@@ -281,6 +320,21 @@ impl Ledger {
         }
     }
 
+    fn step(&mut self, instance: InstanceId, task: u32) {
+        self.steps.completed += 1;
+        if !self.fates.entry(instance).or_default().done.add(task) {
+            self.steps.repeated += 1;
+            self.problem(format!("task {task} of instance {instance} took effect twice"));
+        }
+    }
+
+    fn stalled(&mut self, passed: &[String]) {
+        self.steps.stalled += 1;
+        for what in passed {
+            self.problem(format!("a worker whose lease had run out was not refused {what}"));
+        }
+    }
+
     fn ended(&mut self, instance: InstanceId, completed: bool, began: Option<u64>, at: u64) {
         let fate = self.fates.entry(instance).or_default();
         if fate.ends == 0 && !fate.collected {
@@ -312,8 +366,8 @@ impl Ledger {
         }
     }
 
-    /// Holds the engine against the ledger. `definitions` are the names of the workflows.
-    pub(crate) fn audit(mut self, definitions: &[&str], lookup: &mut dyn Lookup) -> Verdict {
+    /// Holds the engine against the ledger.
+    pub(crate) fn audit(mut self, workflows: &[Known<'_>], lookup: &mut dyn Lookup) -> Verdict {
         for launch in std::mem::take(&mut self.open).into_keys() {
             self.launches.failed += 1;
             self.problem(format!("launch {launch} was tried and never answered"));
@@ -323,8 +377,8 @@ impl Ledger {
         let latest = latest_of_each_key(&lives);
         for life in &lives {
             let latest = latest.get(&key_of(life)) == Some(&life.instance);
-            let definition = definitions.get(life.what.workflow).copied().unwrap_or_default();
-            self.check_life(life, definition, latest, lookup);
+            let Some(workflow) = workflows.get(life.what.workflow) else { continue };
+            self.check_life(life, *workflow, latest, lookup);
         }
         self.check_strangers(&lives);
         let mut instances = self.wrong;
@@ -364,11 +418,11 @@ impl Ledger {
         }
     }
 
-    fn check_life(&mut self, life: &Life, definition: &str, latest: bool, lookup: &mut dyn Lookup) {
+    fn check_life(&mut self, life: &Life, workflow: Known<'_>, latest: bool, lookup: &mut dyn Lookup) {
         let fate = self.fates.get(&life.instance).cloned().unwrap_or_default();
         let mut completed = fate.completed;
         match self.find(life, latest, lookup) {
-            Ok(Some(seen)) if seen.definition != definition => {
+            Ok(Some(seen)) if seen.definition != workflow.name => {
                 self.wrong.lost += 1;
                 self.problem(format!(
                     "instance {} is found with the definition {}",
@@ -382,6 +436,12 @@ impl Ledger {
                 self.wrong.lost += 1;
                 self.problem(text);
             }
+        }
+        let skipped = workflow.tasks.saturating_sub(fate.done.count());
+        // The result of a step may have been committed without anybody being told, if the process was killed.
+        if completed && skipped > 0 && !self.killed {
+            self.steps.skipped += skipped;
+            self.problem(format!("instance {} completed without {skipped} of its steps", life.instance));
         }
         if completed {
             self.wrong.completed += 1;

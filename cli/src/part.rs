@@ -84,7 +84,8 @@ pub(crate) fn open(plan: &Plan, clock: Clock, board: &Arc<Board>, sink: &Arc<dyn
     let reporter =
         Reporter { tenant: plan.tenant.clone(), clock, board: Arc::clone(board), sink: Arc::clone(sink) };
     let durability = if plan.synced { Durability::Synced } else { Durability::Buffered };
-    Ok(Engine::builder(&plan.data).durability(durability).observer(Arc::new(reporter)).open()?)
+    let builder = Engine::builder(&plan.data).durability(durability).observer(Arc::new(reporter));
+    Ok(builder.heartbeats(plan.heartbeats()).open()?)
 }
 
 /// A name that no tenant of the directory has.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cutover::Heartbeats;
 use cutover_formats::Phase;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,8 @@ pub(crate) struct Plan {
     pub time_scale: f64,
     /// Fraction of instances that outlive the cutover.
     pub long_lived: f64,
+    /// Fraction of steps whose worker freezes past its lease.
+    pub stall_rate: f64,
     /// Fraction of launches that repeat a live key.
     pub duplicate_rate: f64,
     /// Definitions that are there before the load.
@@ -130,6 +133,7 @@ impl Plan {
             workers: load.workers,
             time_scale: load.time_scale,
             long_lived: load.long_lived,
+            stall_rate: load.stall_rate,
             duplicate_rate: load.duplicate_rate,
             definitions: load.definitions,
             define_rate: load.define_rate,
@@ -141,6 +145,14 @@ impl Plan {
             way,
             crash: moving.crash,
         })
+    }
+
+    /// How often workers are to be heard of. Short where some of them freeze past it, so that they are many.
+    pub(crate) fn heartbeats(&self) -> Heartbeats {
+        match self.stall_rate > 0.0 {
+            true => Heartbeats { every: Duration::from_millis(200), intervals: 3 },
+            false => Heartbeats::default(),
+        }
     }
 
     /// The time to stay in a phase, if one was told.

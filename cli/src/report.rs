@@ -81,7 +81,12 @@ pub(crate) struct Definitions {
 }
 
 /// Why too little was seen to say anything; empty if enough was.
-pub(crate) fn too_little(plan: &Plan, measured: &Measured, launches: &Launches) -> Vec<String> {
+pub(crate) fn too_little(
+    plan: &Plan,
+    measured: &Measured,
+    launches: &Launches,
+    steps: &Steps,
+) -> Vec<String> {
     let mut why = Vec::new();
     for phase in Phase::ALL {
         let dwelt = plan.dwell(phase).is_some_and(|dwell| !dwell.is_zero());
@@ -91,6 +96,9 @@ pub(crate) fn too_little(plan: &Plan, measured: &Measured, launches: &Launches) 
         if dwelt && !seen.is_empty() && total < MIN_LAUNCHES {
             why.push(format!("{phase} was dwelt in and saw {total} launches, fewer than {MIN_LAUNCHES}"));
         }
+    }
+    if plan.stall_rate > 0.0 && steps.stalled == 0 {
+        why.push("no worker was stalled".to_owned());
     }
     if launches.repeats_tried * 2 < launches.repeats_drawn {
         why.push(format!(
@@ -138,6 +146,12 @@ impl Report {
                 self.definitions.created, self.definitions.copied, self.definitions.mismatched
             ),
         ];
+        if steps.stalled > 0 {
+            lines.push(format!(
+                "{} workers froze past their lease; {} steps took effect twice, {} not at all",
+                steps.stalled, steps.repeated, steps.skipped
+            ));
+        }
         lines.extend(self.cutovers.iter().map(|cutover| {
             let state = if cutover.completed { "" } else { ", taken back" };
             format!(
@@ -197,10 +211,14 @@ mod tests {
         let mut plan = Plan::for_tests();
         let launches = Launches::default();
         let seen = measured(&[("stable", 900), ("pre_migration", 3), ("migration", 199), ("stable", 1)]);
-        assert_eq!(too_little(&plan, &seen, &launches), Vec::<String>::new(), "dwelt in none");
+        assert_eq!(
+            too_little(&plan, &seen, &launches, &Steps::default()),
+            Vec::<String>::new(),
+            "dwelt in none"
+        );
         plan.dwell_us[Phase::Migration as usize] = Some(1);
         plan.dwell_us[Phase::PostRollback as usize] = Some(1);
-        let why = too_little(&plan, &seen, &launches);
+        let why = too_little(&plan, &seen, &launches, &Steps::default());
         assert_eq!(why, ["migration was dwelt in and saw 199 launches, fewer than 200"]);
     }
 
@@ -209,9 +227,20 @@ mod tests {
         let plan = Plan::for_tests();
         let with =
             |drawn, tried| Launches { repeats_drawn: drawn, repeats_tried: tried, ..Default::default() };
-        assert!(too_little(&plan, &measured(&[]), &with(10, 5)).is_empty());
-        assert_eq!(too_little(&plan, &measured(&[]), &with(10, 4)).len(), 1);
-        assert!(too_little(&plan, &measured(&[]), &with(0, 0)).is_empty());
+        assert!(too_little(&plan, &measured(&[]), &with(10, 5), &Steps::default()).is_empty());
+        assert_eq!(too_little(&plan, &measured(&[]), &with(10, 4), &Steps::default()).len(), 1);
+        assert!(too_little(&plan, &measured(&[]), &with(0, 0), &Steps::default()).is_empty());
+    }
+
+    #[test]
+    fn stalls_that_were_asked_for_must_have_been() {
+        let plan = Plan { stall_rate: 0.01, ..Plan::for_tests() };
+        let after = |stalled| {
+            let steps = Steps { stalled, ..Steps::default() };
+            too_little(&plan, &measured(&[]), &Launches::default(), &steps)
+        };
+        assert_eq!(after(0), ["no worker was stalled"]);
+        assert_eq!(after(1), Vec::<String>::new());
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Outcome {
             target,
             mismatched: self.found.mismatched,
         };
-        let too_little = report::too_little(&plan, &measured, &verdict.launches);
+        let too_little = report::too_little(&plan, &measured, &verdict.launches, &verdict.steps);
         let exit = report::exit_code(verdict.is_good(), &definitions, &too_little);
         Report {
             schema: "cutover.run/1",

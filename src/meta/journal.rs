@@ -200,7 +200,7 @@ mod tests {
             status: Status::stable(seq, StoreId(1)),
             entered_ms: 1,
             migration: None,
-            last: None,
+            ended: Vec::new(),
             retire: Vec::new(),
             retention: Retention { instance_ms: 1, key_ms: 1, request_ms: 1 },
             scopes: Vec::new(),

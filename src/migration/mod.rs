@@ -8,18 +8,23 @@ pub(crate) mod decide;
 pub(crate) mod driver;
 pub mod phase;
 pub(crate) mod replicate;
+pub(crate) mod run;
 pub(crate) mod transition;
 
 use std::time::Duration;
 
-use cutover_formats::meta::{EndedMigration, JournalLine, MigrationRecord};
+use cutover_formats::limits;
+use cutover_formats::meta::{EndedMigration, JournalLine, MigrationRecord, RunId};
 use cutover_formats::{Phase, Role, Status};
 
 use self::decide::Next;
 use self::phase::Move;
+pub use self::run::Ran;
+use self::run::Verdict;
 use crate::catalog::StoreSpec;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::Plan;
 use crate::shared::Thread;
 use crate::sync::{Instant, thread};
 use crate::tenant::Tenant;
@@ -33,6 +38,7 @@ pub struct MigrationOptions {
     hold_complete: bool,
     rate: u64,
     dwell_ms: [u64; 7],
+    plan: Option<Plan>,
 }
 
 impl MigrationOptions {
@@ -54,6 +60,13 @@ impl MigrationOptions {
     #[must_use]
     pub fn rate(mut self, bytes_a_second: u64) -> Self {
         self.rate = bytes_a_second;
+        self
+    }
+
+    /// Refuse to begin if a tenant or a store came or went since this plan was made.
+    #[must_use]
+    pub fn planned(mut self, plan: Plan) -> Self {
+        self.plan = Some(plan);
         self
     }
 
@@ -125,12 +138,74 @@ impl Migration {
     ///
     /// # Errors
     /// [`IllegalMove`](ErrorKind::IllegalMove) if the tenant is not stable; [`InvalidInput`](ErrorKind::InvalidInput) for an unknown
-    /// driver, a store that it is in already, or one whose earlier rows are still being removed; [`Io`](ErrorKind::Io) if
-    /// the disk is nearly full.
+    /// driver, a store that it is in already, or one whose earlier rows are still being removed; [`Drift`](ErrorKind::Drift) if the plan
+    /// does not fit any more; [`Io`](ErrorKind::Io) if the disk is nearly full.
     pub fn start(&self, target: StoreSpec, options: MigrationOptions) -> Result<u64> {
+        let mut control = self.tenant.0.steer()?;
+        self.begin(&mut control, &target, options, None)
+    }
+
+    /// Begins a migration to `target` as an attempt at a run, unless that has been done: the same id again when it succeeded changes nothing
+    /// and says so; while it is under way, or after a crash in it, it goes on, as the attempt named now; an attempt that was cancelled or
+    /// rolled back is over, and another one begins anew. Of the migrations that have ended the latest 32 are remembered. What it says is
+    /// durable.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) if another run is under way, or this one to another store; [`InvalidInput`](ErrorKind::InvalidInput)
+    /// for an id or attempt that is empty or longer than [`limits::MAX_NAME`]; or as [`start`](Self::start).
+    pub fn run(&self, run: &RunId, target: StoreSpec, options: MigrationOptions) -> Result<Ran> {
+        limits::check_name("the id of the run", &run.id)?;
+        limits::check_name("the name of the attempt", &run.attempt)?;
         let tenant = &*self.tenant.0;
         let mut control = tenant.steer()?;
-        transition::start(tenant, &mut control, &target, |id, now_ms| MigrationRecord {
+        control.check_exists()?;
+        let record = control.record();
+        match run::judge(run, record.migration.as_ref(), &record.ended) {
+            Verdict::Begin => self.begin(&mut control, &target, options, Some(run.clone())).map(Ran::Began),
+            Verdict::Skip(ended) => Ok(Ran::Skipped(ended)),
+            Verdict::Conflict(other) => {
+                Err(Error::new(ErrorKind::Conflict, format!("the tenant {:?} is in {other}", tenant.name)))
+            }
+            Verdict::GoOn { number, anew } => {
+                let catalog = &tenant.shared.catalog;
+                let there = record
+                    .status
+                    .target
+                    .and_then(|id| catalog.record(id))
+                    .map(|store| catalog.directory(&store));
+                if there.is_some_and(|path| path != catalog.directory_for(&target)) {
+                    let message =
+                        format!("the run {:?} is under way to another store, as migration {number}", run.id);
+                    return Err(Error::new(ErrorKind::Conflict, message));
+                }
+                if anew {
+                    let why = format!("run {:?} goes on as attempt {:?}", run.id, run.attempt);
+                    transition::persist(tenant, &mut control, "operator", &why, |record| {
+                        if let Some(migration) = &mut record.migration {
+                            migration.run = Some(run.clone());
+                        }
+                    })?;
+                }
+                Ok(Ran::GoesOn(number))
+            }
+        }
+    }
+
+    fn begin(
+        &self,
+        control: &mut Control,
+        target: &StoreSpec,
+        options: MigrationOptions,
+        run: Option<RunId>,
+    ) -> Result<u64> {
+        let tenant = &*self.tenant.0;
+        transition::check_legal(control, Move::Start)?;
+        if let Some(plan) = &options.plan
+            && let Some(drift) = plan.drift(&tenant.shared.catalog.plan())
+        {
+            return Err(Error::new(ErrorKind::Drift, format!("the plan does not fit any more: {drift}")));
+        }
+        transition::start(tenant, control, target, |id, now_ms| MigrationRecord {
             id,
             goal: Role::Target,
             hold_switch: options.hold_switch,
@@ -140,6 +215,7 @@ impl Migration {
             dwell_ms: options.dwell_ms,
             abandon: false,
             started_ms: now_ms,
+            run,
         })
     }
 

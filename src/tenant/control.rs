@@ -168,7 +168,7 @@ impl Control {
         Shown {
             goal: migration.map_or(Role::Initial, |migration| migration.goal),
             id: migration.map(|migration| migration.id),
-            last: self.record.last,
+            last: self.record.ended.last().cloned(),
             copy: self.drive.copy,
             error: self.drive.error.clone(),
             waiting_for,

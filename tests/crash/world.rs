@@ -1,6 +1,7 @@
 //! A script on its way: the machine, the engine that is open on it, and the books.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use cutover::clock::Clock as _;
@@ -453,14 +454,16 @@ fn claim<'t>(
     known: &Known,
 ) -> Result<&'t (Gate, Task)> {
     let number = known.run.number;
-    if !tasks.contains_key(&number) {
-        let gate = tenant.register("worker")?;
-        let task = gate.claim(&known.run.queue(), Duration::ZERO)?;
-        let task = task.unwrap_or_else(|| panic!("nobody is given the next step of {known:?}"));
-        assert_eq!((task.instance, task.step.clone()), (known.id, step(known.done + 1)));
-        tasks.insert(number, (gate, task));
+    match tasks.entry(number) {
+        Entry::Occupied(held) => Ok(held.into_mut()),
+        Entry::Vacant(free) => {
+            let gate = tenant.register("worker")?;
+            let task = gate.claim(&known.run.queue(), Duration::ZERO)?;
+            let task = task.unwrap_or_else(|| panic!("nobody is given the next step of {known:?}"));
+            assert_eq!((task.instance, task.step.clone()), (known.id, step(known.done + 1)));
+            Ok(free.insert((gate, task)))
+        }
     }
-    Ok(&tasks[&number])
 }
 
 fn completion(run: &Run, number: u32) -> Completion {

@@ -40,6 +40,7 @@ mod restarting;
 #[expect(dead_code, unreachable_pub, reason = "shared with the tests of the formats")]
 #[path = "../../storage-formats/tests/common/mod.rs"]
 mod rows;
+mod runs_once;
 mod secrets;
 mod steps;
 mod swept;

@@ -10,8 +10,8 @@ use cutover::files::MemoryFiles;
 use cutover::store::Write;
 use cutover::store::memory::MemoryDriver;
 use cutover::{
-    ConflictPolicy, Durability, Ending, Engine, ErrorKind, Launched, MigrationOptions, Phase, Retention,
-    StoreSpec, Tenant, TenantOptions,
+    ConflictPolicy, Durability, Ending, Engine, ErrorKind, Launched, MigrationOptions, Phase, Ran, Retention,
+    RunId, StoreSpec, Tenant, TenantOptions,
 };
 
 use crate::common::{DROP, KEEP, LONG, keyed, many, memory, started, tenant, work};
@@ -191,4 +191,26 @@ fn a_target_that_cannot_be_read_before_the_switch_fails_no_call_on_instances() {
     tenant.define("new", 1, "t", b"").unwrap();
     assert!(tenant.definition("new", 1).unwrap().is_some());
     tenant.migration().cancel().unwrap();
+}
+
+/// The store of the target was made and the record that says so was not: the same run finds it there and takes it, also after a crash.
+#[test]
+fn a_target_that_was_made_and_never_recorded_is_adopted() {
+    let run = RunId { id: "up".into(), attempt: "1".into() };
+    for crashed in [false, true] {
+        let machine = Machine::new(Durability::Synced);
+        let engine = machine.open();
+        let site = tenant(&engine, memory("a"), KEEP);
+        machine.fail(Act::Append, "tenant-0.jsonl", Effect::Nothing);
+        let ask = |site: &Tenant| site.migration().run(&run, memory("b"), MigrationOptions::default());
+        ask(&site).unwrap_err();
+        assert_eq!(site.status().phase, Phase::Stable);
+        let orphan = cutover::StoreId(2);
+        assert_eq!(engine.store_path(orphan), Some(Path::new("/data/b").to_path_buf()), "it was made");
+        let (engine, site) = if crashed { machine.reopen(engine, &[]) } else { (engine, site) };
+        assert!(matches!(ask(&site).unwrap(), Ran::Began(_)));
+        let target = site.status().target.unwrap();
+        assert_eq!(target == orphan, !crashed, "opening removes what nobody uses, and its number with it");
+        step_until(&engine, || site.status().phase == Phase::Stable && site.status().initial == target);
+    }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cutover::{Beat, Completion, Ending, ErrorKind, Gate, NewStep, Settled, Task, WorkerOptions};
+use cutover::{Beat, Completion, Ending, ErrorKind, Gate, NewStep, Refusal, Settled, Task, WorkerOptions};
+use fastrand::Rng;
 
 use super::fleet::Member;
 use super::{QUEUE, Site};
@@ -13,10 +14,10 @@ use crate::entry::Entry;
 use crate::plan::{LONG_LIFE, micros};
 use crate::workflow::Workflow;
 
-/// How often a lease that is being held is renewed.
-const BEAT: Duration = Duration::from_secs(2);
 /// How long a worker waits for a step before it looks whether it is to stop.
 const WAIT: Duration = Duration::from_millis(50);
+/// How long beyond its lease a worker freezes: another one has its step by then.
+const STALL: Duration = Duration::from_millis(100);
 
 struct Hands<'s> {
     site: &'s Site,
@@ -24,6 +25,7 @@ struct Hands<'s> {
     parked: Vec<(Task, Arc<Member>)>,
     /// When the leases of what is parked are renewed.
     next_beat: u64,
+    rng: Rng,
 }
 
 /// Works until told to stop.
@@ -33,7 +35,8 @@ pub(super) fn run(site: &Site, number: u16) {
         Ok(gate) => gate,
         Err(err) => return site.fail(err.into()),
     };
-    let mut hands = Hands { site, gate, parked: Vec::new(), next_beat: 0 };
+    let rng = Rng::with_seed(site.plan.seed ^ (site.clock.now() << 16) ^ u64::from(number) << 8);
+    let mut hands = Hands { site, gate, parked: Vec::new(), next_beat: 0, rng };
     while !site.no_work.load(Ordering::Relaxed) && !site.given_up() {
         match hands.gate.claim(QUEUE, WAIT) {
             Ok(Some(task)) => hands.work(task),
@@ -63,6 +66,9 @@ impl Hands<'_> {
         if !self.hold_lease(&task, runtime * site.plan.time_scale) {
             return;
         }
+        if self.rng.f64() < site.plan.stall_rate {
+            return self.stall(&task, workflow, place);
+        }
         let key = task.key.as_ref().map(|(_, key)| key.as_slice()).unwrap_or_default();
         // A launch whose answer was an error is in no fleet; its steps are done like all others.
         let member = site.fleet.of_key(key);
@@ -82,7 +88,7 @@ impl Hands<'_> {
     fn hold_lease(&mut self, task: &Task, seconds: f64) -> bool {
         let mut left = Duration::try_from_secs_f64(seconds).unwrap_or_default();
         while !left.is_zero() && !self.site.given_up() {
-            let nap = left.min(BEAT);
+            let nap = left.min(self.site.plan.heartbeats().every);
             std::thread::sleep(nap);
             left -= nap;
             self.renew_parked();
@@ -91,6 +97,28 @@ impl Hands<'_> {
             }
         }
         true
+    }
+
+    /// Freezes until its lease has run out, and then goes on as if nothing had been.
+    fn stall(&mut self, task: &Task, workflow: &Workflow, place: usize) {
+        let site = self.site;
+        std::thread::sleep(site.plan.heartbeats().lease() + STALL);
+        let mut passed = Vec::new();
+        let result = Completion { result: Vec::new(), next: next_of(workflow, place), output: Vec::new() };
+        match self.gate.complete(task, result) {
+            Ok(Settled::Refused(Refusal::LeaseExpired)) => {}
+            other => passed.push(format!("its result: {other:?}")),
+        }
+        match self.gate.heartbeat(task) {
+            Ok(Beat::Refused(Refusal::LeaseExpired)) => {}
+            other => passed.push(format!("its heartbeat: {other:?}")),
+        }
+        match self.gate.claim(QUEUE, Duration::ZERO) {
+            Err(err) if err.kind() == ErrorKind::LeaseExpired => {}
+            other => passed.push(format!("its claim: {other:?}")),
+        }
+        site.sink.put(Entry::Stalled { passed });
+        self.begin_anew();
     }
 
     fn beat(&self, task: &Task) -> bool {
@@ -131,7 +159,7 @@ impl Hands<'_> {
         if self.site.clock.now() < self.next_beat {
             return;
         }
-        self.next_beat = self.site.clock.now() + micros(BEAT) / 2;
+        self.next_beat = self.site.clock.now() + micros(self.site.plan.heartbeats().every) / 2;
         self.site.fleet.tidy();
         let mut parked = std::mem::take(&mut self.parked);
         parked.retain(|(task, _)| self.beat(task));
@@ -147,6 +175,12 @@ fn is_due(site: &Site, member: &Member) -> bool {
     })
 }
 
+fn next_of(workflow: &Workflow, place: usize) -> Vec<NewStep> {
+    let children = workflow.tasks.get(place).into_iter().flat_map(|found| &found.children);
+    let next = children.filter_map(|child| workflow.tasks.get(*child));
+    next.map(|child| NewStep::new(&child.id).queue(QUEUE).parents(child.parents)).collect()
+}
+
 fn complete(
     site: &Site,
     gate: &Gate,
@@ -155,16 +189,14 @@ fn complete(
     place: usize,
     member: Option<&Member>,
 ) {
-    let children = workflow.tasks.get(place).into_iter().flat_map(|found| &found.children);
-    let next = children.filter_map(|child| workflow.tasks.get(*child));
-    let next = next.map(|child| NewStep::new(&child.id).queue(QUEUE).parents(child.parents)).collect();
+    let next = next_of(workflow, place);
     let began = site.clock.now();
     match gate.complete(task, Completion { result: Vec::new(), next, output: Vec::new() }) {
         Ok(Settled::Done { ended }) => {
             let at = site.clock.now();
             site.steps.fetch_add(1, Ordering::Relaxed);
             site.fleet.done(1);
-            site.sink.put(Entry::Step);
+            site.sink.put(Entry::Step { instance: task.instance, task: place as u32 });
             if let Some(ending) = ended {
                 let completed = ending == Ending::Completed;
                 site.sink.put(Entry::Ended { instance: task.instance, completed, began: Some(began), at });

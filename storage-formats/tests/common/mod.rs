@@ -1,7 +1,7 @@
 //! Any row, from any source of choices: fastrand in the tests, the fuzzer's bytes in `fuzz/`.
 
 use cutover_formats::meta::{
-    CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention,
+    CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention, RunId,
     StoreRecord, TenantRecord,
 };
 use cutover_formats::record::{
@@ -79,10 +79,11 @@ impl<S: Source> Rows<S> {
             status: self.status(),
             entered_ms: self.small(),
             migration: self.coin().then(|| self.migration()),
-            last: self.coin().then(|| EndedMigration {
-                id: self.small(),
-                outcome: self.one_of([Outcome::Completed, Outcome::Cancelled, Outcome::RolledBack]),
-                at_ms: self.small(),
+            ended: self.list(|rows| EndedMigration {
+                id: rows.small(),
+                run: rows.run(),
+                outcome: rows.one_of([Outcome::Completed, Outcome::Cancelled, Outcome::RolledBack]),
+                at_ms: rows.small(),
             }),
             retire: self.list(|rows| StoreId(rows.small() as u32)),
             retention: self.retention(),
@@ -142,7 +143,12 @@ impl<S: Source> Rows<S> {
             dwell_ms: std::array::from_fn(|_| self.small()),
             abandon: self.coin(),
             started_ms: self.small(),
+            run: self.run(),
         }
+    }
+
+    fn run(&mut self) -> Option<RunId> {
+        self.coin().then(|| RunId { id: self.name(), attempt: self.name() })
     }
 
     fn retention(&mut self) -> Retention {

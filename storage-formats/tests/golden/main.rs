@@ -169,9 +169,11 @@ fn numbers_of_choices() {
         assert_eq!(written(&|tenant| tenant.status.initial_status = status, PHASE + 17), number);
     }
     for (number, outcome) in (0..).zip([Outcome::Completed, Outcome::Cancelled, Outcome::RolledBack]) {
-        let last = Some(EndedMigration { id: 1, outcome, at_ms: 1 });
-        // The two statuses, when it was entered, no migration; then "some" and the number of the last one.
-        assert_eq!(written(&|tenant| tenant.last = last, PHASE + 17 + 8 + 8 + 1 + 1 + 8), number);
+        // The two statuses, when it was entered, no migration; then the length of the list, the number of the only one in it, and no run.
+        let ended = |tenant: &mut TenantRecord| {
+            tenant.ended = vec![EndedMigration { id: 1, run: None, outcome, at_ms: 1 }];
+        };
+        assert_eq!(written(&ended, PHASE + 17 + 8 + 8 + 1 + 8 + 8 + 1), number);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the fixtures say, field by field.
 
 use cutover_formats::meta::{
-    CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention,
+    CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention, RunId,
     StoreRecord, TenantRecord,
 };
 use cutover_formats::record::{
@@ -208,7 +208,7 @@ pub(crate) fn stable_tenant() -> TenantRecord {
         status: Status::stable(1, StoreId(3)),
         entered_ms: 1_790_000_000_000,
         migration: None,
-        last: None,
+        ended: Vec::new(),
         retire: vec![],
         retention: RETENTION,
         scopes: vec![],
@@ -250,8 +250,14 @@ pub(crate) fn migrating_tenant() -> TenantRecord {
             dwell_ms: [0, 3000, 0, 3000, 0, 0, 3000],
             abandon: false,
             started_ms: 1_790_000_000_600,
+            run: Some(RunId { id: "upgrade".to_owned(), attempt: "2".to_owned() }),
         }),
-        last: Some(EndedMigration { id: 2, outcome: Outcome::Cancelled, at_ms: 1_790_000_000_200 }),
+        ended: vec![EndedMigration {
+            id: 2,
+            run: None,
+            outcome: Outcome::Cancelled,
+            at_ms: 1_790_000_000_200,
+        }],
         retire: vec![StoreId(1), StoreId(2)],
         retention: RETENTION,
         scopes: vec![("orders".to_owned(), Retention { instance_ms: 1000, key_ms: 2000, request_ms: 3000 })],

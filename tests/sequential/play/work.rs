@@ -228,8 +228,8 @@ impl World {
             Ok(answer) => matches!(answer, Settled::Refused(_)),
             Err(err) => of_the_world(err),
         };
-        let may_have_happened = matches!(got, Err(err) if err.kind() == ErrorKind::Indeterminate)
-            && self.held_by(task).is_some();
+        let may_have_happened =
+            matches!(got, Err(err) if err.kind() == ErrorKind::Indeterminate) && self.held_by(task).is_some();
         if doubted && !may_have_happened && self.in_doubt_about(task) {
             // It may have been over, or be over by this report, which came after one that had happened.
             let mut over = self.clone();
