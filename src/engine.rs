@@ -23,6 +23,10 @@ use crate::mend::Keeper;
 use crate::migration::driver;
 use crate::migration::replicate::Replicator;
 use crate::plan::Plan;
+#[cfg(feature = "proxy")]
+use crate::service::HttpService;
+use crate::service::signature::SigningKey;
+use crate::service::{Registry, Service, Target};
 use crate::shared::{Durability, Shared, Thread};
 use crate::store::Driver;
 use crate::sync::{Mutex, RwLock};
@@ -73,6 +77,7 @@ pub struct Builder {
     files: Arc<dyn Files>,
     observer: Option<Arc<dyn Observer>>,
     heartbeats: LeaseTimes,
+    services: Registry,
     background: bool,
 }
 
@@ -122,6 +127,27 @@ impl Builder {
     /// The same for those who hold a step of this queue.
     pub fn heartbeats_of(mut self, queue: impl Into<String>, heartbeats: Heartbeats) -> Self {
         self.heartbeats.queues.insert(queue.into(), heartbeats);
+        self
+    }
+
+    /// Registers a service in this process, which workers call by this name through [`Gate::call`](crate::Gate::call), or replaces the one
+    /// of the same name. Its credentials are its own: nobody gets at it through the engine.
+    pub fn service(mut self, name: impl Into<String>, service: Arc<dyn Service>) -> Self {
+        self.services.named.insert(name.into(), Target::InProcess(service));
+        self
+    }
+
+    /// The same for a service over HTTP.
+    #[cfg(feature = "proxy")]
+    pub fn http_service(mut self, name: impl Into<String>, service: HttpService) -> Self {
+        self.services.named.insert(name.into(), Target::Http(Arc::new(service)));
+        self
+    }
+
+    /// The key that signs calls to services, for those that check it elsewhere. Without one the engine makes a key for as long as it is
+    /// open, which nobody else knows: then no service can check a signature.
+    pub fn signing_key(mut self, key: SigningKey) -> Self {
+        self.services.key = Some(key);
         self
     }
 
@@ -186,6 +212,7 @@ impl Engine {
             files: Arc::new(SystemFiles),
             observer: None,
             heartbeats: LeaseTimes::default(),
+            services: Registry::default(),
             background: true,
         }
     }

@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
+use cutover_formats::limits::MAX_REASON;
+
 /// What a caller can do something about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -40,6 +42,8 @@ pub enum ErrorKind {
     LeaseExpired,
     /// The worker holds as many steps as it may. Nothing changed.
     AtLimit,
+    /// A service that a worker called failed. What it did by then is not known here; nothing changed in the engine.
+    Service,
     /// A deadline passed first.
     TimedOut,
     /// A thread of the engine panicked: a bug of ours.
@@ -140,6 +144,15 @@ impl From<cutover_formats::FormatError> for Error {
     fn from(err: cutover_formats::FormatError) -> Self {
         Self::new(ErrorKind::InvalidInput, err.to_string())
     }
+}
+
+/// A reason, cut to [`MAX_REASON`] bytes at a character.
+pub(crate) fn short_reason(reason: &str) -> String {
+    let mut end = reason.len().min(MAX_REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason.get(..end).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod meta;
 pub mod migration;
 pub mod offline;
 mod plan;
+pub mod service;
 mod shared;
 pub mod status;
 pub mod store;
@@ -35,6 +36,8 @@ pub use migration::phase::Move;
 pub use migration::{Hold, Migration, MigrationOptions, Progress, Ran};
 pub use plan::Plan;
 pub use shared::Durability;
+#[cfg(feature = "proxy")]
+pub use tenant::Proxied;
 pub use tenant::control::CopyProgress;
 pub use tenant::quarantine::{Quarantined, Retried};
 pub use tenant::sessions::{Heartbeat, Refusal};
@@ -42,4 +45,4 @@ pub use tenant::types::{
     Beat, Completion, ConflictPolicy, Defined, Definition, Ended, Failure, Filter, Instance, InstancePage,
     InstanceState, Launch, Launched, NewStep, ReusePolicy, Settled, Task, WorkerOptions,
 };
-pub use tenant::{Gate, Tenant};
+pub use tenant::{Called, Gate, Tenant};

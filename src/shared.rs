@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
 use crate::heartbeats::LeaseTimes;
 use crate::meta::dir::DataDir;
+use crate::service::Services;
 use crate::status::Pins;
 use crate::store::Write;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -38,7 +39,15 @@ impl Durability {
     }
 }
 
-/// Services and state that every tenant uses.
+/// What the engine was told when it was opened.
+pub(crate) struct Settings {
+    pub(crate) durability: Durability,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) heartbeats: LeaseTimes,
+    pub(crate) services: Services,
+}
+
+/// What every tenant uses.
 pub(crate) struct Shared {
     pub(crate) dir: DataDir,
     pub(crate) clock: EngineClock,
@@ -47,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) catalog: Catalog,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) heartbeats: LeaseTimes,
+    /// What workers call, outside of the engine.
+    pub(crate) services: Services,
     /// In the order of [`Thread`].
     wake: [Wake; 4],
     incarnation: u64,
@@ -68,12 +79,11 @@ impl Shared {
     pub(crate) fn new(
         dir: DataDir,
         clock: EngineClock,
-        durability: Durability,
         catalog: Catalog,
-        observer: Option<Arc<dyn Observer>>,
-        heartbeats: LeaseTimes,
+        settings: Settings,
         incarnation: u64,
     ) -> Self {
+        let Settings { durability, observer, heartbeats, services } = settings;
         Self {
             dir,
             clock,
@@ -82,6 +92,7 @@ impl Shared {
             catalog,
             observer,
             heartbeats,
+            services,
             wake: Default::default(),
             incarnation,
             tokens: AtomicU64::new(0),
@@ -105,6 +116,7 @@ impl Shared {
     pub(crate) fn close(&self) -> bool {
         let was_open = !self.closed.swap(true, Ordering::AcqRel);
         self.wake.iter().for_each(Wake::wake);
+        self.services.close();
         was_open
     }
 

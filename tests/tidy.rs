@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [&[&str]; 11] = [
     &["sync"],
     &["error", "heartbeats", "plan"],
-    &["clock", "event", "files", "locks"],
+    &["clock", "event", "files", "locks", "service"],
     &["store", "status"],
     &["fault"],
     &["meta"],
@@ -28,9 +28,15 @@ const LAYERS: [&[&str]; 11] = [
 ];
 
 /// Crates that only some files may name: the crate, and how the names of these files start.
-const KNOWN_ONLY_IN: [(&str, &str); 5] = [
+const KNOWN_ONLY_IN: [(&str, &str); 11] = [
     ("loom", "src/status/"),
     ("shuttle", "src/sync/shuttled.rs"),
+    ("getrandom", "src/service/mod.rs"),
+    ("hmac", "src/service/signature.rs"),
+    ("http_body_util", "src/service/proxy/"),
+    ("hyper", "src/service/proxy/"),
+    ("hyper_util", "src/service/proxy/"),
+    ("tokio", "src/service/proxy/"),
     ("bincode", "storage-formats/src/codec.rs"),
     ("sled", "src/store/sled"),
     ("rocksdb", "src/store/rocksdb"),

@@ -17,7 +17,10 @@ use crate::meta::slot::Slots;
 use crate::migration::driver;
 use crate::migration::phase::Move;
 use crate::migration::transition;
-use crate::shared::Shared;
+use crate::service::Services;
+#[cfg(feature = "proxy")]
+use crate::service::proxy::Host;
+use crate::shared::{Settings, Shared};
 use crate::store::Driver;
 use crate::store::memory::MemoryDriver;
 use crate::sync::{Mutex, RwLock, thread};
@@ -37,6 +40,7 @@ pub(super) fn default_drivers() -> Vec<Arc<dyn Driver>> {
 }
 
 pub(super) fn open(builder: Builder) -> Result<Engine> {
+    let services = Services::new(builder.services)?;
     let dir = DataDir::open(Dir::new(Arc::clone(&builder.files), &builder.path))?;
     let meta = dir.meta();
     let (mut mark, last) = Slots::<EngineRecord>::open(&meta, "engine", RecordType::Engine)?;
@@ -57,15 +61,13 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     let incarnation = last.incarnation + 1;
     let mark = Arc::new(EngineMark::open(mark, incarnation, start.mark_ms())?);
     let clock = EngineClock::open(builder.clock, start, mark.clone());
-    let shared = Arc::new(Shared::new(
-        dir,
-        clock,
-        builder.durability,
-        catalog,
-        builder.observer,
-        builder.heartbeats,
-        incarnation,
-    ));
+    let settings = Settings {
+        durability: builder.durability,
+        observer: builder.observer,
+        heartbeats: builder.heartbeats,
+        services,
+    };
+    let shared = Arc::new(Shared::new(dir, clock, catalog, settings, incarnation));
     let (deleted, kept): (Vec<_>, Vec<_>) =
         controls.into_iter().partition(|(control, _)| control.record().deleting);
     let mut tenants = Vec::new();
@@ -91,10 +93,23 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
         keeper: Mutex::default(),
     });
     let open = Open { core, threads: Threads::new() };
+    #[cfg(feature = "proxy")]
+    start_ports(&open)?;
     if builder.background {
         start_threads(&open)?;
     }
     Ok(Engine(Arc::new(open)))
+}
+
+/// Starts the thread that serves the ports of steps, where there are services. It does nothing on its own, so it is there without
+/// background threads too.
+#[cfg(feature = "proxy")]
+fn start_ports(open: &Open) -> Result<()> {
+    let shared = &open.core.shared;
+    match shared.services.host.as_ref().and_then(Host::runner) {
+        Some(runner) => open.threads.run(shared, "cutover-ports", move || runner.run()),
+        None => Ok(()),
+    }
 }
 
 /// Finishes a delete that was cut short. Its stores need not open, and some may be gone already.

@@ -13,9 +13,9 @@ use cutover_formats::{Expiring, InstanceId, NoteId, Prefix, Record, RowId, Store
 
 use super::launch::New;
 use super::quarantine::readable;
-use super::types::{Ended, short_reason};
+use super::types::Ended;
 use super::{Inner, Operation, Tenant};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, short_reason};
 use crate::shared::Thread;
 use crate::store::Write;
 use crate::store::space::{Changes, Space, raw_rows};

@@ -38,7 +38,7 @@ const NAP: Duration = Duration::from_secs(1);
 /// }
 /// ```
 pub struct Gate {
-    tenant: Tenant,
+    pub(super) tenant: Tenant,
     terms: Terms,
     session: Mutex<SessionId>,
     /// Of the last heartbeat.
@@ -94,7 +94,7 @@ impl Gate {
         Ok(())
     }
 
-    fn session(&self) -> SessionId {
+    pub(super) fn session(&self) -> SessionId {
         *self.session.lock()
     }
 
@@ -219,7 +219,8 @@ impl Drop for Gate {
     }
 }
 
-fn refused(refusal: Refusal) -> Error {
+/// For those who have no other word for it.
+pub(super) fn refused(refusal: Refusal) -> Error {
     let kind = match refusal {
         Refusal::AtLimit => ErrorKind::AtLimit,
         _ => ErrorKind::LeaseExpired,

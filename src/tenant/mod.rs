@@ -10,6 +10,9 @@ mod end;
 mod gate;
 mod launch;
 mod mended;
+mod outside;
+#[cfg(feature = "proxy")]
+mod ports;
 pub(crate) mod quarantine;
 mod query;
 mod queue;
@@ -30,6 +33,9 @@ use self::control::{Control, Shown};
 use self::definitions::Known;
 use self::doubts::Doubts;
 pub use self::gate::Gate;
+pub use self::outside::Called;
+#[cfg(feature = "proxy")]
+pub use self::ports::Proxied;
 use self::queue::ReadyQueue;
 use self::sessions::Sessions;
 use self::waiters::Waiters;

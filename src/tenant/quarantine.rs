@@ -9,9 +9,8 @@ use cutover_formats::record::{KeyRecord, QuarantineRecord, StepState};
 use cutover_formats::{Expiring, Family, InstanceId, NoteId, Prefix, Record, RowId, StoreId};
 
 use super::queue::Entry;
-use super::types::short_reason;
 use super::{Inner, Operation};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, short_reason};
 use crate::event::Event;
 use crate::store::space::{Changes, Damage, Space};
 

@@ -15,6 +15,8 @@ use cutover_formats::InstanceId;
 use cutover_formats::record::Token;
 
 use super::queue::Entry;
+#[cfg(feature = "proxy")]
+use crate::service::proxy::Shut;
 use crate::sync::{Mutex, MutexGuard};
 
 /// A registration of a worker. Never used again.
@@ -126,6 +128,9 @@ struct Table {
     by_expiry: BTreeSet<(Duration, SessionId)>,
     /// What sessions that have run out had held, until somebody puts it back.
     released: Vec<Entry>,
+    /// The ports of steps that are held.
+    #[cfg(feature = "proxy")]
+    ports: HashMap<StepKey, Shut>,
 }
 
 /// All sessions of a tenant.
@@ -196,6 +201,39 @@ impl Sessions {
         let mut table = self.at(now);
         table.valid(id)?;
         table.lease(id, step).map(|lease| lease.clone())
+    }
+
+    /// The same, and when that lease runs out unless something is renewed: with the first lease of its session.
+    pub(crate) fn until(
+        &self,
+        id: SessionId,
+        step: (InstanceId, &str, Token),
+        now: Duration,
+    ) -> Result<Duration, Refusal> {
+        let mut table = self.at(now);
+        let expires = table.valid(id)?.expires;
+        table.lease(id, step)?;
+        expires.ok_or(Refusal::LeaseExpired)
+    }
+
+    /// Ties a port to a lease: it is closed when the lease is over. Says whether it could be: a step has one port at a time.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn attach(
+        &self,
+        id: SessionId,
+        step: (InstanceId, &str, Token),
+        port: Shut,
+        now: Duration,
+    ) -> Result<bool, Refusal> {
+        let mut table = self.at(now);
+        table.valid(id)?;
+        table.lease(id, step)?;
+        let key = (step.0, step.1.to_owned());
+        if table.ports.get(&key).is_some_and(|port| !port.is_over()) {
+            return Ok(false);
+        }
+        table.ports.insert(key, port);
+        Ok(true)
     }
 
     /// Takes a heartbeat: renews what it names. Says whether the instance was asked to stop.
@@ -299,8 +337,18 @@ impl Table {
         self.schedule(id, None);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         for key in std::mem::take(&mut session.holds) {
-            self.released.extend(self.held.remove(&key).map(|lease| lease.entry));
+            let lease = self.end_lease(&key);
+            self.released.extend(lease.map(|lease| lease.entry));
         }
+    }
+
+    /// From here on nobody acts under it.
+    fn end_lease(&mut self, key: &StepKey) -> Option<Lease> {
+        #[cfg(feature = "proxy")]
+        if let Some(port) = self.ports.remove(key) {
+            port.close();
+        }
+        self.held.remove(key)
     }
 
     /// The worker did something that only a live one does. What it holds is renewed by heartbeats only.
@@ -312,7 +360,7 @@ impl Table {
     }
 
     fn remove(&mut self, key: &StepKey) -> Option<Lease> {
-        let lease = self.held.remove(key)?;
+        let lease = self.end_lease(key)?;
         if let Some(session) = self.sessions.get_mut(&lease.session) {
             session.holds.remove(key);
             session.idle_until = session.idle_until.max(lease.expires);

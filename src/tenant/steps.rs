@@ -13,10 +13,10 @@ use super::launch::add_step;
 use super::quarantine::readable;
 use super::queue::{Entry, Next};
 use super::sessions::{Lease, Refusal, SessionId};
-use super::types::{Completion, Failure, NewStep, Settled, Task, short_reason};
+use super::types::{Completion, Failure, NewStep, Settled, Task};
 use super::{Inner, Operation};
 use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, short_reason};
 use crate::store::space::{Changes, Space};
 
 /// What trying to give a step out came to.

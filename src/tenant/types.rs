@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use cutover_formats::limits::{self, MAX_CALL, MAX_PAYLOAD, MAX_REASON, MAX_STEPS_PER_CALL};
+use cutover_formats::limits::{self, MAX_CALL, MAX_PAYLOAD, MAX_STEPS_PER_CALL};
 use cutover_formats::record::{Answer, Ending, Token};
 use cutover_formats::{FormatError, InstanceId};
 
@@ -203,15 +203,6 @@ pub(crate) fn check_steps(steps: &[NewStep]) -> Result<()> {
     }
     let together = steps.iter().map(|step| step.input.len()).sum();
     Ok(limits::check_size("the list of the steps' inputs", together, MAX_CALL)?)
-}
-
-/// A reason, cut to its limit at a character.
-pub(crate) fn short_reason(reason: &str) -> String {
-    let mut end = reason.len().min(MAX_REASON);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    reason.get(..end).unwrap_or_default().to_owned()
 }
 
 /// The answer to a [`Launch`].
@@ -422,7 +413,7 @@ pub struct Completion {
 /// Why a step failed, and when to try again.
 #[derive(Debug, Clone, Default)]
 pub struct Failure {
-    /// Why; cut to [`MAX_REASON`] bytes.
+    /// Why; cut to [`limits::MAX_REASON`] bytes.
     pub reason: String,
     /// Try again after this time, if attempts are left; `None` fails the step, and its instance, for good.
     pub retry_in: Option<Duration>,

@@ -32,6 +32,8 @@ mod migrating;
 mod overload;
 mod panicking;
 mod phases;
+#[cfg(feature = "proxy")]
+mod proxied;
 mod refusals;
 #[cfg(all(feature = "rocksdb", feature = "sled"))]
 mod removing;
@@ -42,6 +44,7 @@ mod restarting;
 mod rows;
 mod runs_once;
 mod secrets;
+mod services;
 mod steps;
 mod swept;
 mod tenants;

@@ -169,6 +169,21 @@ fn no_look_sees_a_lease_that_is_over() {
 }
 
 #[test]
+fn what_a_worker_does_elsewhere_holds_as_long_as_the_first_of_its_leases() {
+    let (sessions, id) = holding(2);
+    sessions.give(lease(id, 2, ms(40)), ms(40)).unwrap();
+    for n in [1, 2] {
+        assert_eq!(sessions.until(id, held(n), ms(50)), Ok(LENGTH), "of step {n}");
+    }
+    sessions.beat(id, &beat(Some(1), 1), ms(60)).unwrap();
+    assert_eq!(sessions.until(id, held(1), ms(60)), Ok(ms(140)), "now the second lease ends first");
+    let foreign = (instance(1), "s", token(2));
+    assert_eq!(sessions.until(id, foreign, ms(60)), Err(Refusal::NotHeld), "another token");
+    assert_eq!(sessions.until(id, held(1), ms(140) - TICK), Ok(ms(140)));
+    assert_eq!(sessions.until(id, held(1), ms(140)), Err(Refusal::LeaseExpired));
+}
+
+#[test]
 fn whoever_goes_gives_back_what_he_holds() {
     let (sessions, id) = holding(1);
     sessions.close(id);
