@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use cutover::{
-    Beat, Completion, Engine, Failure, Gate, Launch, Launched, NewStep, Result, Settled, StoreSpec, Task,
-    Tenant, TenantOptions,
+    Again, Beat, Completion, Engine, Failure, Gate, Launch, Launched, NewStep, Result, Settled, StoreSpec,
+    Task, Tenant, TenantOptions,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -59,7 +59,9 @@ fn work(gate: &Gate, name: &str) -> Result<()> {
                 gate.register_anew()?;
                 continue;
             }
-            Some(Ok(_)) => gate.fail(&task, &Failure { reason: "asked to stop".into(), retry_in: None })?,
+            Some(Ok(_)) => {
+                gate.fail(&task, &Failure { reason: "asked to stop".into(), again: Again::Never })?
+            }
             Some(Err(err)) => return Err(err),
         };
         match settled {

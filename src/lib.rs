@@ -40,9 +40,11 @@ pub use shared::Durability;
 pub use tenant::Proxied;
 pub use tenant::control::CopyProgress;
 pub use tenant::quarantine::{Quarantined, Retried};
+pub use tenant::retry::Retry;
 pub use tenant::sessions::{Heartbeat, Refusal};
 pub use tenant::types::{
-    Beat, Completion, ConflictPolicy, Defined, Definition, Ended, Failure, Filter, Instance, InstancePage,
-    InstanceState, Launch, Launched, NewStep, ReusePolicy, Settled, Task, WorkerOptions,
+    Again, Beat, Completion, ConflictPolicy, Defined, Definition, Ended, Failure, Filter, Instance,
+    InstancePage, InstanceState, Launch, Launched, NewStep, ReusePolicy, Saved, Settled, Task, WorkerOptions,
 };
+pub use tenant::undecided::{Decided, Decision, Undecided, UndecidedPage, UndecidedPlace};
 pub use tenant::{Called, Gate, Tenant};

@@ -12,7 +12,7 @@ use super::Tenant;
 use super::queue::Next;
 use super::sessions::{Heartbeat, Refusal, SessionId, Terms};
 use super::steps::Given;
-use super::types::{Beat, Completion, Failure, Settled, Task, WorkerOptions, check_steps};
+use super::types::{Beat, Completion, Failure, Saved, Settled, Task, WorkerOptions, check_steps};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -187,6 +187,20 @@ impl Gate {
         })
     }
 
+    /// Saves the state of a task, up to [`MAX_PAYLOAD`] bytes in the place of what was saved before: whoever is given the step next, after a failure, a
+    /// lease that ran out or a crash, finds it in [`Task::saved`]. It goes when the step completes. It does not renew the lease.
+    ///
+    /// Durable when it returns [`Saved::Done`]; nothing changed when it returns [`Saved::Refused`].
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if it is too large; [`Indeterminate`](ErrorKind::Indeterminate) if the store failed during the
+    /// commit.
+    pub fn save(&self, task: &Task, state: &[u8]) -> Result<Saved> {
+        limits::check_size("the saved state of the step", state.len(), MAX_PAYLOAD)?;
+        let tenant = &*self.tenant.0;
+        tenant.report(self.session(), task, |tenant, report| tenant.saved(report, state))
+    }
+
     /// Reports the result of a task and offers the steps that come after it. With its last open step the instance completes.
     ///
     /// Durable when it returns [`Settled::Done`]; nothing changed when it returns [`Settled::Refused`].
@@ -201,7 +215,8 @@ impl Gate {
         tenant.report(self.session(), task, |tenant, report| tenant.completed(report, completion))
     }
 
-    /// Reports that a task failed: it is tried again after a time, or fails its instance. Durable as [`complete`](Self::complete) is.
+    /// Reports that a task failed. It is tried again after a pause, or waits for a [decision](crate::Tenant::decide) because a budget of
+    /// its [`Retry`](crate::Retry) is used up, or fails its instance, as [`Failure::again`] says. Durable as [`complete`](Self::complete) is.
     ///
     /// # Errors
     /// If the store fails.

@@ -9,12 +9,13 @@
 //! (I3): the pin is held until the commit has ended, and whoever closes waits for it.
 
 use cutover_formats::record::{
-    Answer, Ending, InstanceRecord, KeyRecord, PayloadRecord, RequestRecord, StepRecord, StepState,
+    Answer, Ending, InstanceRecord, KeyRecord, PayloadRecord, RequestRecord, RetryRecord, StepRecord,
+    StepState,
 };
 use cutover_formats::{Expiring, InstanceId, Record, RowId, StoreId};
 use sha2::{Digest as _, Sha256};
 
-use super::queue::Entry;
+use super::queue::{Entry, put_step};
 use super::types::{ConflictPolicy, Launch, Launched, NewStep, ReusePolicy};
 use super::{Inner, Operation, Tenant};
 use crate::clock;
@@ -313,7 +314,7 @@ impl New {
     }
 }
 
-/// Adds a new step, and the row of the ready queue if it is ready.
+/// Adds a new step, and its row of the ready queue if it is ready.
 pub(super) fn add_step(
     changes: &mut Changes,
     store: StoreId,
@@ -325,16 +326,23 @@ pub(super) fn add_step(
         state,
         queue: step.queue.clone(),
         input: step.input.clone(),
+        saved: Vec::new(),
         result: Vec::new(),
-        max_attempts: step.max_attempts,
+        retry: step.retry.record(),
+        counted_from: 0,
+        counted_ms: ready_ms(state),
         history: Vec::new(),
         revision: 1,
     };
-    changes.put(RowId::Step { instance, step: step.name.clone().into() }, Record::Step(record));
-    let StepState::Ready { at_ms } = state else { return None };
-    let entry = Entry { at_ms, instance, step: step.name.clone(), queue: step.queue.clone(), store };
-    changes.mark(entry.row());
-    Some(entry)
+    put_step(changes, store, instance, &step.name, None, record)
+}
+
+/// From when on a step that was not ready before may be tried: from then on its time counts.
+pub(super) fn ready_ms(state: StepState) -> u64 {
+    match state {
+        StepState::Ready { at_ms } => at_ms,
+        _ => 0,
+    }
 }
 
 /// What a request id stands for. Each part is preceded by its length, so that no two requests look alike.
@@ -356,7 +364,9 @@ fn digest(launch: &Launch) -> [u8; 32] {
         part(step.name.as_bytes());
         part(step.queue.as_bytes());
         part(&step.input);
-        part(&[step.parents.to_le_bytes(), step.max_attempts.to_le_bytes()].concat());
+        let RetryRecord { first_ms, most_ms, attempts, within_ms } = step.retry.record();
+        part(&[step.parents.to_le_bytes(), attempts.to_le_bytes()].concat());
+        part(&[first_ms.to_le_bytes(), most_ms.to_le_bytes(), within_ms.to_le_bytes()].concat());
     }
     hash.finalize().into()
 }

@@ -18,10 +18,12 @@ mod query;
 mod queue;
 pub(crate) mod repair;
 mod requests;
+pub(crate) mod retry;
 pub(crate) mod sessions;
 mod show;
 mod steps;
 pub(crate) mod types;
+pub(crate) mod undecided;
 mod waiters;
 
 use std::sync::Arc;
@@ -37,6 +39,7 @@ pub use self::outside::Called;
 #[cfg(feature = "proxy")]
 pub use self::ports::Proxied;
 use self::queue::ReadyQueue;
+pub(crate) use self::queue::ready_row;
 use self::sessions::Sessions;
 use self::waiters::Waiters;
 use crate::error::{Error, ErrorKind, Result};

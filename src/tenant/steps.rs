@@ -1,4 +1,4 @@
-//! What a worker's calls come to: a step is given out, reported, offered to those that come after it, or tried again.
+//! What a worker's calls come to: a step is given out, its state saved, reported, offered to those that come after it, or tried again.
 //!
 //! Every report is checked against the lease under the instance's lock, in the same critical section as its commit (I9): one that comes
 //! after the lease ran out, or with a token that is not the current one, is refused and changes nothing.
@@ -8,16 +8,18 @@ use std::time::Duration;
 use cutover_formats::record::{Assignment, Ending, InstanceRecord, StepRecord, StepState};
 use cutover_formats::{Record, RowId};
 
-use super::end::How;
-use super::launch::add_step;
+use super::end::{How, why_failed};
+use super::launch::{add_step, ready_ms};
 use super::quarantine::readable;
-use super::queue::{Entry, Next};
+use super::queue::{Entry, Next, put_step, ready_row};
+use super::retry::{self, Used};
 use super::sessions::{Lease, Refusal, SessionId};
-use super::types::{Completion, Failure, NewStep, Settled, Task};
+use super::types::{Again, Completion, Failure, NewStep, Saved, Settled, Task};
 use super::{Inner, Operation};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result, short_reason};
 use crate::store::space::{Changes, Space};
+use crate::sync;
 
 /// What trying to give a step out came to.
 pub(super) enum Given {
@@ -40,8 +42,10 @@ pub(super) struct Report<'r> {
 }
 
 impl Report<'_> {
-    /// Notes the assignment in the step's history and writes the step.
-    fn put_step(&mut self, state: StepState, now_ms: u64, failure: Option<String>) {
+    /// Notes the assignment in the step's history and writes the step. Returns what is to be offered when that is committed.
+    fn settle(&mut self, state: StepState, now_ms: u64, failure: Option<String>) -> Option<Entry> {
+        let (instance, step) = (self.task.instance, self.task.step.as_str());
+        let before = ready_row(instance, step, &self.step);
         self.step.state = state;
         self.step.revision += 1;
         self.step.history.push(Assignment {
@@ -51,18 +55,34 @@ impl Report<'_> {
             until_ms: now_ms,
             failure,
         });
-        self.changes.put(self.row.clone(), Record::Step(self.step.clone()));
+        put_step(&mut self.changes, self.space.id, instance, step, before, self.step.clone())
+    }
+
+    /// What comes after a failure.
+    fn after_failure(&self, again: Again, now_ms: u64) -> StepState {
+        let (policy, used) = (&self.step.retry, Used::by(&self.step));
+        let next = match again {
+            Again::Never => return StepState::Failed,
+            // Whoever was asked to stop does not try again.
+            _ if self.record.cancel_requested => return StepState::Failed,
+            Again::After(pause) => retry::at(policy, used, now_ms.saturating_add(clock::millis(pause))),
+            Again::AsPlanned => retry::next(policy, used, now_ms, sync::random()),
+        };
+        match next {
+            retry::Next::Again { at_ms } => StepState::Ready { at_ms },
+            retry::Next::Exhausted => StepState::NeedsDecision { since_ms: now_ms },
+        }
     }
 }
 
 impl Inner {
     /// Runs `act` on a task whose lease is current, with key and instance locked.
-    pub(super) fn report(
+    pub(super) fn report<T: From<Refusal>>(
         &self,
         session: SessionId,
         task: &Task,
-        act: impl FnOnce(&Self, Report<'_>) -> Result<Settled>,
-    ) -> Result<Settled> {
+        act: impl FnOnce(&Self, Report<'_>) -> Result<T>,
+    ) -> Result<T> {
         let op = self.enter("settle a step")?;
         // The instance may end with this step, and then its key must be held as well.
         let _key = task.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
@@ -70,14 +90,14 @@ impl Inner {
         let now = self.shared.clock.monotonic();
         let lease = match self.sessions.current(session, task.held(), now) {
             Ok(lease) => lease,
-            Err(refusal) => return Ok(Settled::Refused(refusal)),
+            Err(refusal) => return Ok(refusal.into()),
         };
         self.doubts.check(&RowId::Instance { id: task.instance })?;
         let Some((space, record)) = op.locate(self.id, task.instance)? else {
-            return Ok(Settled::Refused(Refusal::Ended));
+            return Ok(Refusal::Ended.into());
         };
         if record.ended.is_some() {
-            return Ok(Settled::Refused(Refusal::Ended));
+            return Ok(Refusal::Ended.into());
         }
         let row = RowId::Step { instance: task.instance, step: task.step.clone().into() };
         let step = space.step(self.id, &row)?;
@@ -94,11 +114,9 @@ impl Inner {
                 let at_ms = ready_at.unwrap_or(lease.entry.at_ms);
                 self.queue.offer(Entry { at_ms, ..lease.entry });
             }
-            return Ok(Settled::Refused(Refusal::Settled));
+            return Ok(Refusal::Settled.into());
         };
-        let mut changes = Changes::default();
-        changes.delete(lease.entry.row());
-        act(self, Report { op: &op, space, task, lease, record, row, step, changes })
+        act(self, Report { op: &op, space, task, lease, record, row, step, changes: Changes::default() })
     }
 }
 
@@ -187,6 +205,7 @@ impl Inner {
             step: entry.step.clone(),
             queue: entry.queue.clone(),
             input: step.input,
+            saved: step.saved,
             token,
             attempt: step.history.len() as u32 + 1,
             definition: record.definition,
@@ -221,10 +240,20 @@ impl Inner {
         self.end_now(op, space, entry.instance, record, &how, Changes::default())
     }
 
+    /// The step stays as it is, and held, but for what is saved of it.
+    pub(super) fn saved(&self, mut report: Report<'_>, state: &[u8]) -> Result<Saved> {
+        report.step.saved = state.to_vec();
+        report.step.revision += 1;
+        report.changes.put(report.row, Record::Step(report.step));
+        self.commit(report.space, &report.changes)?;
+        Ok(Saved::Done)
+    }
+
     pub(super) fn completed(&self, mut report: Report<'_>, completion: Completion) -> Result<Settled> {
         let now_ms = self.shared.now_ms();
         report.step.result = completion.result;
-        report.put_step(StepState::Completed, now_ms, None);
+        report.step.saved = Vec::new();
+        report.settle(StepState::Completed, now_ms, None);
         let (instance, step) = (report.task.instance, report.task.step.as_str());
         let stopping = report.record.cancel_requested;
         let mut entries = Vec::new();
@@ -276,14 +305,9 @@ impl Inner {
                     return Err(Error::new(ErrorKind::InvalidInput, message));
                 };
                 step.state = waiting(parents.saturating_sub(1));
+                step.counted_ms = ready_ms(step.state);
                 step.revision += 1;
-                if let StepState::Ready { at_ms } = step.state {
-                    let (queue, step) = (step.queue.clone(), next.name.clone());
-                    let entry = Entry { at_ms, instance, step, queue, store };
-                    report.changes.mark(entry.row());
-                    entries.push(entry);
-                }
-                report.changes.put(row, Record::Step(step));
+                entries.extend(put_step(&mut report.changes, store, instance, &next.name, None, step));
                 Ok(false)
             }
         }
@@ -293,24 +317,17 @@ impl Inner {
         let now_ms = self.shared.now_ms();
         let (instance, step) = (report.task.instance, report.task.step.as_str());
         let reason = short_reason(&failure.reason);
-        let attempts_left = report.step.history.len() as u32 + 1 < report.step.max_attempts;
-        let retry_in = failure.retry_in.filter(|_| attempts_left && !report.record.cancel_requested);
-        if let Some(delay) = retry_in {
-            let at_ms = now_ms.saturating_add(clock::millis(delay));
-            let entry = Entry { at_ms, ..report.lease.entry.clone() };
-            report.put_step(StepState::Ready { at_ms }, now_ms, Some(reason));
-            report.changes.mark(entry.row());
-            self.commit(report.space, &report.changes)?;
-            self.sessions.end(instance, step, self.shared.clock.monotonic());
-            self.announce(vec![entry], None);
-            return Ok(Settled::Done { ended: None });
+        let state = report.after_failure(failure.again, now_ms);
+        let why = why_failed(step, &reason);
+        let entry = report.settle(state, now_ms, Some(reason));
+        if state == StepState::Failed {
+            let Report { op, space, record, changes, .. } = report;
+            let ending = self.end_failed(op, space, instance, record, &why, changes)?;
+            return Ok(Settled::Done { ended: Some(ending) });
         }
-        report.put_step(StepState::Failed, now_ms, Some(reason.clone()));
-        let ending = if report.record.cancel_requested { Ending::Cancelled } else { Ending::Failed };
-        let reason = format!("step {step:?} failed: {reason}");
-        let how = How { ending, reason: &reason, output: &[] };
-        report.record.open_steps = report.record.open_steps.saturating_sub(1);
-        self.end_now(report.op, report.space, instance, report.record, &how, report.changes)?;
-        Ok(Settled::Done { ended: Some(ending) })
+        self.commit(report.space, &report.changes)?;
+        self.sessions.end(instance, step, self.shared.clock.monotonic());
+        self.announce(entry.into_iter().collect(), None);
+        Ok(Settled::Done { ended: None })
     }
 }

@@ -7,6 +7,7 @@ use cutover_formats::limits::{self, MAX_CALL, MAX_PAYLOAD, MAX_STEPS_PER_CALL};
 use cutover_formats::record::{Answer, Ending, Token};
 use cutover_formats::{FormatError, InstanceId};
 
+use super::retry::Retry;
 use super::sessions::Refusal;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -146,13 +147,14 @@ pub struct NewStep {
     pub(crate) queue: String,
     pub(crate) input: Vec<u8>,
     pub(crate) parents: u32,
-    pub(crate) max_attempts: u32,
+    pub(crate) retry: Retry,
 }
 
 impl NewStep {
-    /// A step of this name, unique in its instance, in the queue `default`, with an empty input and three attempts.
+    /// A step of this name, unique in its instance, in the queue `default`, with an empty input, tried again as [`Retry::default`] says.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), queue: "default".into(), input: Vec::new(), parents: 0, max_attempts: 3 }
+        let (queue, retry) = ("default".into(), Retry::default());
+        Self { name: name.into(), queue, input: Vec::new(), parents: 0, retry }
     }
 
     /// Waits in this queue.
@@ -177,10 +179,10 @@ impl NewStep {
         self
     }
 
-    /// How often it may be tried before its instance fails; at least once.
+    /// How it is tried again when it fails, and for how long, before somebody has to decide about it.
     #[must_use]
-    pub fn max_attempts(mut self, count: u32) -> Self {
-        self.max_attempts = count.max(1);
+    pub fn retry(mut self, policy: Retry) -> Self {
+        self.retry = policy;
         self
     }
 }
@@ -370,6 +372,8 @@ pub struct Task {
     pub queue: String,
     /// What its worker is given.
     pub input: Vec<u8>,
+    /// What the worker who had it last has [saved](crate::Gate::save), whoever that was; empty if nothing was.
+    pub saved: Vec<u8>,
     /// The fencing token of this assignment.
     pub token: Token,
     /// Which attempt this is, from 1 on.
@@ -410,13 +414,25 @@ pub struct Completion {
     pub output: Vec<u8>,
 }
 
-/// Why a step failed, and when to try again.
+/// Why a step failed, and whether to try again.
 #[derive(Debug, Clone, Default)]
 pub struct Failure {
     /// Why; cut to [`limits::MAX_REASON`] bytes.
     pub reason: String,
-    /// Try again after this time, if attempts are left; `None` fails the step, and its instance, for good.
-    pub retry_in: Option<Duration>,
+    /// Whether to try again.
+    pub again: Again,
+}
+
+/// Whether a step that failed is tried again. An instance that was asked to stop ends with it in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Again {
+    /// After a pause as the step's [`Retry`] says. With a budget used up it waits for a [decision](crate::Tenant::decide).
+    #[default]
+    AsPlanned,
+    /// After this time, because the worker knows better; within the same budgets.
+    After(Duration),
+    /// Never: the step fails for good, and its instance with it.
+    Never,
 }
 
 /// What became of a worker's report.
@@ -429,6 +445,27 @@ pub enum Settled {
     },
     /// It changed nothing.
     Refused(Refusal),
+}
+
+impl From<Refusal> for Settled {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What became of saving the state of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saved {
+    /// It is committed.
+    Done,
+    /// It changed nothing.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Saved {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// Which instances to list.

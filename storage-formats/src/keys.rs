@@ -54,11 +54,11 @@ pub enum RowId<'a> {
         /// Its name within it.
         step: Cow<'a, str>,
     },
-    /// A step that a worker may take.
+    /// A step that a worker may take, or that somebody has to decide about.
     Ready {
-        /// The queue it waits in.
+        /// The queue it waits in; [`UNDECIDED`] for a decision.
         queue: Cow<'a, str>,
-        /// From when on, in milliseconds since 1970.
+        /// From when on, in milliseconds since 1970; since when, for a decision.
         at_ms: u64,
         /// Its instance.
         instance: InstanceId,
@@ -125,6 +125,10 @@ pub enum NoteId<'a> {
     /// How often the store was closed in order. Of no tenant: it stands under [`NO_TENANT`].
     Closed,
 }
+
+/// Stands in keys in the place of a queue where a step waits for a decision. No queue of workers has this name:
+/// [`check_name`](crate::limits::check_name) refuses it.
+pub const UNDECIDED: &str = "";
 
 /// Stands in keys where no tenant is meant. The catalog never gives this number.
 pub const NO_TENANT: TenantId = TenantId(u32::MAX);

@@ -13,7 +13,7 @@ pub const MAX_KEY: usize = 1024;
 pub const MAX_REQUEST_ID: usize = 255;
 /// Largest body of a definition, in bytes.
 pub const MAX_DEFINITION: usize = 16 << 20;
-/// Largest input or output of an instance and input or result of a step, in bytes.
+/// Largest input or output of an instance and input, saved state or result of a step, in bytes.
 pub const MAX_PAYLOAD: usize = 4 << 20;
 /// Longest reason that an end or a failure may carry; longer ones are cut, in bytes of UTF-8.
 pub const MAX_REASON: usize = 1024;

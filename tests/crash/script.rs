@@ -1,6 +1,6 @@
 //! What a script can say.
 
-use cutover::{ConflictPolicy, Launch, NewStep, Phase, Role};
+use cutover::{ConflictPolicy, Launch, NewStep, Phase, Retry, Role};
 
 pub(crate) const SCOPE: &str = "scope";
 
@@ -70,7 +70,7 @@ impl Run {
     }
 
     pub(crate) fn step(&self, number: u32) -> NewStep {
-        NewStep::new(step(number)).queue(self.queue()).max_attempts(100)
+        NewStep::new(step(number)).queue(self.queue()).retry(Retry { attempts: 100, ..Retry::default() })
     }
 
     pub(crate) fn queue(&self) -> String {

@@ -8,7 +8,7 @@ use cutover::clock::Clock as _;
 use cutover::fault::Faults;
 use cutover::migration::phase;
 use cutover::{
-    Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Gate, Launched,
+    Again, Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Gate, Launched,
     MigrationOptions, Phase, Result, Retention, Role, Settled, StoreId, StoreSpec, Task, Tenant,
     TenantOptions,
 };
@@ -433,7 +433,7 @@ fn act_on(
         }
         Action::Fumble(_) => {
             let (gate, task) = claim(tenant, tasks, known)?;
-            let failure = Failure { reason: "fumbled".into(), retry_in: Some(Duration::ZERO) };
+            let failure = Failure { reason: "fumbled".into(), again: Again::After(Duration::ZERO) };
             let settled = gate.fail(task, &failure)?;
             assert_eq!(settled, Settled::Done { ended: None }, "{task:?}");
             tasks.remove(&number);

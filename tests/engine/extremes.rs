@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use cutover::{
-    Completion, Ending, Failure, Filter, InstanceState, MigrationOptions, NewStep, Phase, Retention, Settled,
+    Again, Completion, Ending, Failure, Filter, InstanceState, MigrationOptions, NewStep, Phase, Retention,
+    Settled,
 };
 
 use crate::common::{Home, LONG, keyed, many, memory, reach, started, tenant, work};
@@ -41,7 +42,7 @@ fn leases_and_delays_may_be_of_any_length() {
     let id = started(tenant.launch(&work().step(NewStep::new("s")).step(NewStep::new("t"))).unwrap());
     let claim = || worker.claim("default", Duration::ZERO).unwrap();
     let (one, other) = (claim().unwrap(), claim().unwrap());
-    let never = Failure { reason: String::new(), retry_in: Some(Duration::MAX) };
+    let never = Failure { reason: String::new(), again: Again::After(Duration::MAX) };
     assert_eq!(worker.fail(&one, &never).unwrap(), Settled::Done { ended: None });
     assert_eq!(worker.complete(&other, Completion::default()).unwrap(), Settled::Done { ended: None });
     assert_eq!(claim(), None);

@@ -74,7 +74,7 @@ fn a_cancelled_instance_ends_when_its_last_worker_does() {
     assert_eq!(tenant.cancel(busy, "enough").unwrap(), Ended::Asked);
     assert!(tenant.instance(busy).unwrap().unwrap().cancel_requested);
     assert_eq!(worker.heartbeat(&task).unwrap(), Beat::CancelRequested);
-    let failure = cutover::Failure { reason: "stopped".into(), retry_in: Some(Duration::ZERO) };
+    let failure = cutover::Failure { reason: "stopped".into(), again: cutover::Again::After(Duration::ZERO) };
     worker.fail(&task, &failure).unwrap();
     assert_eq!(tenant.instance(busy).unwrap().unwrap().ending(), Some(Ending::Cancelled));
     started(tenant.launch(&with_step("busy")).unwrap());

@@ -9,8 +9,8 @@ use cutover::formats::limits::{
     MAX_STEPS_PER_CALL,
 };
 use cutover::{
-    Completion, Ending, Engine, ErrorKind, Failure, Filter, Gate, Launch, MigrationOptions, NewStep, Result,
-    StoreSpec, Task, Tenant, TenantOptions,
+    Again, Completion, Decision, Ending, Engine, ErrorKind, Failure, Filter, Gate, Launch, MigrationOptions,
+    NewStep, Result, StoreSpec, Task, Tenant, TenantOptions,
 };
 
 use crate::common::{Home, KEEP, many, memory, started, tenant, with_step, work};
@@ -80,7 +80,7 @@ fn next(next: Vec<NewStep>) -> Completion {
 }
 
 /// Names and keys, which may not be empty.
-const NAMES: [(&str, usize, Call); 19] = [
+const NAMES: [(&str, usize, Call); 20] = [
     ("the name of the tenant", MAX_NAME, |site, len| {
         site.engine.create_tenant(&name(len), TenantOptions::new(memory("a")))?;
         site.engine.delete_tenant(&name(len))
@@ -116,10 +116,14 @@ const NAMES: [(&str, usize, Call); 19] = [
         let id = site.tenant.instance_by_key("scope", b"there")?.unwrap().id;
         site.tenant.step_result(id, &name(len)).map(drop)
     }),
+    ("the name of the step", MAX_NAME, |site, len| {
+        let id = site.tenant.instance_by_key("scope", b"there")?.unwrap().id;
+        found(site.tenant.decide(id, &name(len), &Decision::Retry))
+    }),
 ];
 
 /// What may be empty.
-const SIZES: [(&str, usize, Call); 15] = [
+const SIZES: [(&str, usize, Call); 16] = [
     ("the content type", MAX_NAME, |site, len| site.tenant.define("typed", 1, &name(len), b"").map(drop)),
     ("the body of the definition", MAX_DEFINITION, |site, len| {
         site.tenant.define("large", 1, "t", &vec![7; len])?;
@@ -139,6 +143,12 @@ const SIZES: [(&str, usize, Call); 15] = [
     ("the list of steps", MAX_STEPS_PER_CALL, |site, len| site.complete(next(empty_steps(len)))),
     ("the result of the step", MAX_PAYLOAD, |site, len| {
         site.complete(Completion { result: vec![7; len], ..Completion::default() })
+    }),
+    ("the saved state of the step", MAX_PAYLOAD, |site, len| {
+        let task = site.task();
+        let saved = site.worker.save(&task, &vec![7; len]).map(drop);
+        site.worker.complete(&task, Completion::default())?;
+        saved
     }),
     ("the output of the instance", MAX_PAYLOAD, |site, len| {
         site.complete(Completion { output: vec![7; len], ..Completion::default() })
@@ -256,7 +266,7 @@ fn reasons_are_cut_to_their_limit_wherever_they_are_given() {
     tenant.cancel(cancelled, &long).unwrap();
     let failed = launch();
     let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
-    worker.fail(&task, &Failure { reason: long.clone(), retry_in: None }).unwrap();
+    worker.fail(&task, &Failure { reason: long.clone(), again: Again::Never }).unwrap();
     for id in [ended, terminated, cancelled] {
         assert_eq!(tenant.instance(id).unwrap().unwrap().reason, "r".repeat(MAX_REASON - 1));
     }

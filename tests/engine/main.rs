@@ -12,6 +12,7 @@ mod aborting;
 #[cfg(all(feature = "rocksdb", feature = "sled"))]
 mod child;
 mod common;
+mod deciding;
 mod disks;
 mod doubtful;
 mod extremes;
@@ -43,6 +44,7 @@ mod restarting;
 #[path = "../../storage-formats/tests/common/mod.rs"]
 mod rows;
 mod runs_once;
+mod saving;
 mod secrets;
 mod services;
 mod steps;

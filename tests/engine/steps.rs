@@ -1,11 +1,11 @@
-//! Workers: claims, leases, fencing, joins, retries.
+//! Workers: claims, leases, fencing, joins.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
 use cutover::{
-    Beat, Completion, Ended, Ending, ErrorKind, Failure, Gate, Heartbeats, NewStep, Refusal, Settled, Tenant,
+    Beat, Completion, Ended, Ending, ErrorKind, Gate, Heartbeats, NewStep, Refusal, Settled, Tenant,
 };
 
 use crate::common::{Home, KEEP, LONG, keyed, many, memory, started, tenant, with_step};
@@ -88,29 +88,6 @@ fn a_lease_is_valid_before_its_end_and_not_at_it() {
     assert!(second.token > first.token);
     assert!(matches!(early.complete(&first, Completion::default()).unwrap(), Settled::Refused(_)));
     assert_eq!(late.complete(&second, Completion::default()).unwrap(), done(Some(Ending::Completed)));
-}
-
-#[test]
-fn a_failed_step_is_tried_again_after_its_delay_until_its_attempts_are_used_up() {
-    let home = Home::new();
-    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-    let engine = home.builder().clock(clock.clone()).background(false).open().unwrap();
-    let tenant = tenant(&engine, memory("a"), KEEP);
-    let id = started(tenant.launch(&keyed("k").step(NewStep::new("s").max_attempts(2))).unwrap());
-    let worker = worker(&tenant);
-    let again = Failure { reason: "no luck".into(), retry_in: Some(Duration::from_secs(5)) };
-    let task = claim(&worker).unwrap();
-    assert_eq!((worker.fail(&task, &again).unwrap(), task.attempt), (done(None), 1));
-    clock.advance(Duration::from_millis(4_999));
-    assert_eq!(claim(&worker), None);
-    clock.advance(Duration::from_millis(1));
-    let task = claim(&worker).unwrap();
-    assert_eq!((worker.fail(&task, &again).unwrap(), task.attempt), (done(Some(Ending::Failed)), 2));
-    let instance = tenant.instance(id).unwrap().unwrap();
-    assert_eq!(
-        (instance.ending(), instance.reason.as_str()),
-        (Some(Ending::Failed), "step \"s\" failed: no luck")
-    );
 }
 
 #[test]

@@ -92,7 +92,8 @@ fn instance(judge: &mut Judge<'_>, store: StoreId, rows: &Rows, id: InstanceId, 
     let mut open = 0;
     for ((_, step), record) in rows.steps.range((id, String::new())..).take_while(|((of, _), _)| *of == id) {
         let is_ready = rows.ready.contains(&(id, step.clone()));
-        let should_be = matches!(record.state, StepState::Ready { .. });
+        // One that waits for a decision has its row where it is looked for.
+        let should_be = matches!(record.state, StepState::Ready { .. } | StepState::NeedsDecision { .. });
         open += u32::from(should_be || matches!(record.state, StepState::Waiting { .. }));
         if is_ready != should_be {
             let what =

@@ -6,8 +6,8 @@ use cutover_formats::meta::{
 };
 use cutover_formats::record::{
     Answer, Assignment, ClosedRecord, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd,
-    KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, StepRecord, StepState,
-    Token,
+    KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, RetryRecord, StepRecord,
+    StepState, Token,
 };
 use cutover_formats::{
     Expiring, Family, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
@@ -205,11 +205,12 @@ impl<S: Source> Rows<S> {
     }
 
     fn step(&mut self) -> StepRecord {
-        let state = match self.0.below(4) {
+        let state = match self.0.below(5) {
             0 => StepState::Waiting { parents: self.small() as u32 },
             1 => StepState::Ready { at_ms: self.small() },
             2 => StepState::Completed,
-            _ => StepState::Failed,
+            3 => StepState::Failed,
+            _ => StepState::NeedsDecision { since_ms: self.small() },
         };
         let history = self.list(|rows| Assignment {
             worker: rows.name(),
@@ -222,8 +223,16 @@ impl<S: Source> Rows<S> {
             state,
             queue: self.name(),
             input: self.bytes(),
+            saved: self.bytes(),
             result: self.bytes(),
-            max_attempts: self.small() as u32,
+            retry: RetryRecord {
+                first_ms: self.small(),
+                most_ms: self.small(),
+                attempts: self.small() as u32,
+                within_ms: self.small(),
+            },
+            counted_from: self.small() as u32,
+            counted_ms: self.small(),
             history,
             revision: self.small(),
         }

@@ -1,13 +1,14 @@
 //! What the fixtures say, field by field.
 
+use cutover_formats::keys::UNDECIDED;
 use cutover_formats::meta::{
     CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention, RunId,
     StoreRecord, TenantRecord,
 };
 use cutover_formats::record::{
     Answer, Assignment, ClosedRecord, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd,
-    KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, StepRecord, StepState,
-    Token,
+    KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, RetryRecord, StepRecord,
+    StepState, Token,
 };
 use cutover_formats::{
     Expiring, Family, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
@@ -33,6 +34,15 @@ pub(crate) fn keys() -> Vec<(&'static str, RowId<'static>)> {
             "key-ready",
             RowId::Ready {
                 queue: "q\0".into(),
+                at_ms: 1_790_000_000_456,
+                instance: ID,
+                step: "merge".into(),
+            },
+        ),
+        (
+            "key-ready-undecided",
+            RowId::Ready {
+                queue: UNDECIDED.into(),
                 at_ms: 1_790_000_000_456,
                 instance: ID,
                 step: "merge".into(),
@@ -148,7 +158,7 @@ fn instances() -> [(&'static str, InstanceRecord); 2] {
     [("record-instance-live", live), ("record-instance-ended", ended)]
 }
 
-fn steps() -> [(&'static str, StepRecord); 4] {
+fn steps() -> [(&'static str, StepRecord); 5] {
     let first = |failure: &str| Assignment {
         worker: "w1".to_owned(),
         token: Token { incarnation: 4, counter: 17 },
@@ -163,19 +173,28 @@ fn steps() -> [(&'static str, StepRecord); 4] {
         until_ms: 1_790_000_000_800,
         failure: None,
     };
+    let retry = RetryRecord { first_ms: 1000, most_ms: 60_000, attempts: 3, within_ms: 3_600_000 };
     let step = |state, history, result: &[u8], revision| StepRecord {
         state,
         queue: "q".to_owned(),
         input: b"{\"n\":1}".to_vec(),
+        saved: Vec::new(),
         result: result.to_vec(),
-        max_attempts: 3,
+        retry,
+        counted_from: 0,
+        counted_ms: 1_790_000_000_250,
         history,
         revision,
     };
-    let ready = StepState::Ready { at_ms: 1_790_000_000_600 };
+    let waiting = step(StepState::Waiting { parents: 2 }, vec![], b"", 1);
+    let ready = step(StepState::Ready { at_ms: 1_790_000_000_600 }, vec![first("exit 1")], b"", 3);
+    // It was decided once already to try it again.
+    let since = StepState::NeedsDecision { since_ms: 1_790_000_000_900 };
+    let undecided = step(since, vec![first("exit 1"), first("exit 2")], b"", 6);
     [
-        ("record-step-waiting", step(StepState::Waiting { parents: 2 }, vec![], b"", 1)),
-        ("record-step-ready", step(ready, vec![first("exit 1")], b"", 3)),
+        ("record-step-waiting", StepRecord { counted_ms: 0, ..waiting }),
+        ("record-step-ready", StepRecord { saved: b"1 of 2".to_vec(), ..ready }),
+        ("record-step-undecided", StepRecord { counted_from: 1, counted_ms: 1_790_000_000_650, ..undecided }),
         ("record-step-completed", step(StepState::Completed, vec![first("exit 1"), second], b"ok", 5)),
         ("record-step-failed", step(StepState::Failed, vec![first("")], b"", 2)),
     ]

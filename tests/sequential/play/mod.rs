@@ -13,6 +13,7 @@
     reason = "part of a test, shared between a test and a fuzz target"
 )]
 
+mod deciding;
 mod disks;
 mod look;
 pub mod ops;
@@ -36,6 +37,8 @@ pub struct Seen {
     pub faults: u64,
     /// Times that the engine was opened.
     pub openings: u64,
+    /// Decisions that were made.
+    pub decided: u64,
     /// Operations after which several worlds were possible.
     pub in_doubt: u64,
 }

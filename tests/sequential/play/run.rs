@@ -238,7 +238,8 @@ impl Run {
         match *op {
             Op::Claim(tenant, queue) => self.claim(usize::from(tenant), queue),
             Op::Complete(task, next) => self.settle(task, Report::Done(next)),
-            Op::Fail(task, retry_in) => self.settle(task, Report::Failed(retry_in)),
+            Op::Fail(task, again) => self.settle(task, Report::Failed(again, next_random())),
+            Op::Save(task, state) => self.save(task, state),
             Op::Beat(task) => self.beat(task),
             Op::Step(times) => drop((0..times).map(|_| self.step()).collect::<Vec<_>>()),
             Op::Drain => self.drain(),
@@ -256,6 +257,8 @@ impl Run {
             | Op::Cancel(tenant, _)
             | Op::Terminate(tenant, _)
             | Op::Payloads(tenant, _)
+            | Op::Decide(tenant, ..)
+            | Op::Undecided(tenant, _)
             | Op::Start(tenant, ..)
             | Op::Move(tenant, _)
             | Op::Hold(tenant, ..) => {
@@ -317,12 +320,14 @@ impl Run {
                     world.payloads(place, &got, at)
                 });
             }
+            Op::Decide(_, which, again) => self.decide(seat, tenant, which, again),
+            Op::Undecided(_, limit) => self.undecided(seat, tenant, usize::from(limit % 4)),
             _ => self.steer(tenant, op),
         }
     }
 
     /// One of the instances that were launched, or one that never was.
-    fn id(&self, seat: usize, which: u8) -> InstanceId {
+    pub(super) fn id(&self, seat: usize, which: u8) -> InstanceId {
         let instances = self.seats[seat].worlds.first().map_or(&[][..], |world| &world.instances);
         let never = InstanceId::new(cutover::StoreId(1), BEGIN, u64::from(which));
         // The latest ones are the ones that live.
@@ -424,7 +429,11 @@ impl Run {
     }
 
     /// A task, and what its worker does with it. Without a gate he registers anew.
-    fn with_task<T>(&self, which: u8, act: impl FnOnce(&Gate, &Task) -> T) -> Option<(usize, Task, T)> {
+    pub(super) fn with_task<T>(
+        &self,
+        which: u8,
+        act: impl FnOnce(&Gate, &Task) -> T,
+    ) -> Option<(usize, Task, T)> {
         let back = usize::from(which).checked_rem(self.tasks.len().min(8))?;
         let Held { seat, task, gate } = self.tasks.iter().rev().nth(back)?;
         let tenant = self.seats[*seat].tenant.as_ref()?;
@@ -443,10 +452,7 @@ impl Run {
     fn settle(&mut self, which: u8, report: Report) {
         let done = self.with_task(which, |gate, task| match report {
             Report::Done(next) => gate.complete(task, ops::completion(next)),
-            Report::Failed(retry_in) => {
-                let retry_in = retry_in.map(Duration::from_millis);
-                gate.fail(task, &cutover::Failure { reason: WHY.into(), retry_in })
-            }
+            Report::Failed(again, _) => gate.fail(task, &cutover::Failure { reason: WHY.into(), again }),
         });
         let Some((seat, task, got)) = done else { return };
         self.show(&(report, &task), &got);
@@ -472,6 +478,7 @@ impl Run {
         let Some(tenant) = self.seats[seat].tenant.clone() else { return };
         // Instances that were launched without an answer are seen here first.
         self.list(seat, &tenant, 0, 3);
+        self.undecided(seat, &tenant, 2);
         for which in 0..4 {
             self.definition(seat, &tenant, which);
             self.query_key(seat, &tenant, which);
@@ -480,6 +487,11 @@ impl Run {
         let ids: Vec<InstanceId> = instances.iter().filter_map(|one| one.id).collect();
         ids.into_iter().for_each(|id| self.query(seat, &tenant, id));
     }
+}
+
+/// The number that whoever in this thread asks next for a random one is given.
+fn next_random() -> u64 {
+    fastrand::Rng::with_seed(fastrand::get_seed()).u64(..)
 }
 
 /// Where an operation may write.
