@@ -2,6 +2,8 @@
 
 mod mark;
 mod open;
+mod runner;
+mod waves;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::files::{Files, SystemFiles};
 use crate::gc;
+use crate::handover;
 use crate::heartbeats::{Heartbeats, LeaseTimes};
 use crate::mend::Keeper;
 use crate::migration::driver;
@@ -27,12 +30,16 @@ use crate::plan::Plan;
 use crate::service::HttpService;
 use crate::service::signature::SigningKey;
 use crate::service::{Registry, Service, Target};
-use crate::shared::{Durability, Shared, Thread};
+use crate::shared::{Durability, Flips, Shared, Thread};
 use crate::store::Driver;
 use crate::sync::{Mutex, RwLock};
+use crate::tenant::access::AccessControl;
 use crate::tenant::control::{self, Control};
+use crate::tenant::seats::{Caller, RunnerId};
 use crate::tenant::{Inner, Tenant};
 use crate::threads::Threads;
+
+pub use self::runner::Runner;
 
 /// How long dropping an engine waits for its threads.
 const DROP_DEADLINE: Duration = Duration::from_secs(30);
@@ -61,6 +68,9 @@ pub(crate) struct Core {
     mark: Arc<mark::EngineMark>,
     replicator: Mutex<Replicator>,
     keeper: Mutex<Keeper>,
+    runners: Mutex<BTreeMap<String, Arc<RunnerId>>>,
+    /// Migrations that a wave could not start.
+    left: Mutex<Vec<waves::Left>>,
 }
 
 /// By name: what a try to make the tenant may have left.
@@ -78,6 +88,7 @@ pub struct Builder {
     observer: Option<Arc<dyn Observer>>,
     heartbeats: LeaseTimes,
     services: Registry,
+    flips: Flips,
     background: bool,
 }
 
@@ -151,6 +162,20 @@ impl Builder {
         self
     }
 
+    /// How many requests of a tenant may wait at a time while it changes hands, and for how long each: 4,096 and 30 seconds, unless told
+    /// otherwise. One more is refused ([`AtLimit`](ErrorKind::AtLimit)), and so is one that waited in vain ([`TimedOut`](ErrorKind::TimedOut)).
+    pub fn handover_queue(mut self, requests: usize, wait: Duration) -> Self {
+        (self.flips.queue, self.flips.wait) = (requests, wait);
+        self
+    }
+
+    /// Whether a request of a runner on standby brings the tenant to it, with a hand-over that nobody asked for otherwise. It is an error unless
+    /// this is switched on.
+    pub fn flip_on_foreign_request(mut self, on: bool) -> Self {
+        self.flips.on_foreign_request = on;
+        self
+    }
+
     /// Whether the engine has threads of its own that collect, copy and drive (it has, unless told otherwise). Without them call
     /// [`Engine::step`].
     pub fn background(mut self, on: bool) -> Self {
@@ -213,6 +238,7 @@ impl Engine {
             observer: None,
             heartbeats: LeaseTimes::default(),
             services: Registry::default(),
+            flips: Flips::default(),
             background: true,
         }
     }
@@ -264,9 +290,10 @@ impl Engine {
                 return Err(err);
             }
         };
-        let tenant = Arc::new(Inner::new(Arc::clone(&core.shared), control, vec![space]));
+        let access = AccessControl::none(&core.shared.dir.meta(), id);
+        let tenant = Arc::new(Inner::new(Arc::clone(&core.shared), control, access, vec![space]));
         core.tenants.write().insert(name.to_owned(), Arc::clone(&tenant));
-        Ok(Tenant(tenant))
+        Ok(Tenant(tenant, Caller::default()))
     }
 
     /// The tenant of this name.
@@ -276,10 +303,7 @@ impl Engine {
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
         limits::check_name("the name of the tenant", name)?;
         self.0.core.shared.check()?;
-        let tenant = self.0.core.tenants.read().get(name).cloned();
-        tenant
-            .map(Tenant)
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no tenant {name:?}")))
+        Ok(Tenant(self.0.core.inner(name)?, Caller::default()))
     }
 
     /// The names of all tenants, sorted.
@@ -324,7 +348,9 @@ impl Engine {
         let soon = |next: Option<Duration>| next.is_some_and(|next| next.is_zero());
         let core = &self.0.core;
         let (kept, driven, copied, collected) = (core.keep(), core.drive(), core.copy(), core.collect());
-        Ok(soon(kept) || soon(driven) || soon(copied) || soon(collected))
+        let flipped = core.all().iter().filter_map(|tenant| handover::driver::step(tenant)).min();
+        core.start_left();
+        Ok(soon(kept) || soon(driven) || soon(flipped) || soon(copied) || soon(collected))
     }
 
     /// Where a store of the catalog is, if it has not been removed.
@@ -376,6 +402,8 @@ impl Open {
             // A move holds no pin. One that began before goes through; none begins after this.
             let moved = tenant.control.try_lock_until(until);
             drop(moved.ok_or_else(|| under_way(format!("a move of the tenant {:?}", tenant.name)))?);
+            let flipped = tenant.access.try_lock_until(until);
+            drop(flipped.ok_or_else(|| under_way(format!("a flip of the tenant {:?}", tenant.name)))?);
             if let Err(holders) = shared.pins.begin_wait(tenant.id).wait(deadline) {
                 let message =
                     format!("the tenant {:?} has operations that do not end: {holders:?}", tenant.name);
@@ -384,6 +412,7 @@ impl Open {
             tenant.spaces.write().clear();
         }
         self.core.tenants.write().clear();
+        self.core.left.lock().clear();
         self.core.keeper.lock().close();
         let synced = shared.catalog.close();
         if verdict.is_ok() && synced.is_ok() {
@@ -441,7 +470,10 @@ impl Core {
 fn start_threads(open: &Open) -> Result<()> {
     let shared = &open.core.shared;
     let core = Arc::clone(&open.core);
-    open.threads.start(shared, Thread::Driver, move || core.drive())?;
+    open.threads.start(shared, Thread::Driver, move || {
+        let flipped = core.all().iter().filter_map(|tenant| handover::driver::run(tenant)).min();
+        [flipped, core.start_left(), core.drive()].into_iter().flatten().min()
+    })?;
     let core = Arc::clone(&open.core);
     open.threads.start(shared, Thread::Replicator, move || core.copy())?;
     let core = Arc::clone(&open.core);

@@ -40,10 +40,14 @@ pub enum ErrorKind {
     Indeterminate,
     /// The worker was not heard of in time: it can do nothing until it registers anew. Nothing changed.
     LeaseExpired,
-    /// The worker holds as many steps as it may. Nothing changed.
+    /// The worker holds as many steps as it may, or as many requests wait for a hand-over as may. Nothing changed.
     AtLimit,
     /// A service that a worker called failed. What it did by then is not known here; nothing changed in the engine.
     Service,
+    /// The runner may not act for the tenant; the sentence names the one that may. Nothing changed.
+    NotPrimary,
+    /// The runner handed the tenant over, or was terminated, and does not come back: it has to stop. Nothing changed.
+    Deactivated,
     /// A deadline passed first.
     TimedOut,
     /// A thread of the engine panicked: a bug of ours.

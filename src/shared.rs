@@ -39,12 +39,30 @@ impl Durability {
     }
 }
 
+/// What becomes of requests that come while a tenant changes hands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flips {
+    /// Most requests of a tenant that wait at a time.
+    pub(crate) queue: usize,
+    /// How long one waits.
+    pub(crate) wait: Duration,
+    /// Whether a request of a runner on standby brings the tenant to it.
+    pub(crate) on_foreign_request: bool,
+}
+
+impl Default for Flips {
+    fn default() -> Self {
+        Self { queue: 4096, wait: Duration::from_secs(30), on_foreign_request: false }
+    }
+}
+
 /// What the engine was told when it was opened.
 pub(crate) struct Settings {
     pub(crate) durability: Durability,
     pub(crate) observer: Option<Arc<dyn Observer>>,
     pub(crate) heartbeats: LeaseTimes,
     pub(crate) services: Services,
+    pub(crate) flips: Flips,
 }
 
 /// What every tenant uses.
@@ -58,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) heartbeats: LeaseTimes,
     /// What workers call, outside of the engine.
     pub(crate) services: Services,
+    pub(crate) flips: Flips,
     /// In the order of [`Thread`].
     wake: [Wake; 4],
     incarnation: u64,
@@ -83,7 +102,7 @@ impl Shared {
         settings: Settings,
         incarnation: u64,
     ) -> Self {
-        let Settings { durability, observer, heartbeats, services } = settings;
+        let Settings { durability, observer, heartbeats, services, flips } = settings;
         Self {
             dir,
             clock,
@@ -93,6 +112,7 @@ impl Shared {
             observer,
             heartbeats,
             services,
+            flips,
             wake: Default::default(),
             incarnation,
             tokens: AtomicU64::new(0),

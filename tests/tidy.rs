@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers from the bottom up. Those on one line do not know each other. `lib.rs` stands above them all.
-const LAYERS: [&[&str]; 11] = [
+const LAYERS: [&[&str]; 12] = [
     &["sync"],
     &["error", "heartbeats", "plan"],
     &["clock", "event", "files", "locks", "service"],
@@ -24,6 +24,7 @@ const LAYERS: [&[&str]; 11] = [
     &["shared"],
     &["tenant", "threads"],
     &["migration", "gc", "mend"],
+    &["handover"],
     &["engine", "offline"],
 ];
 

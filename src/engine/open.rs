@@ -12,6 +12,7 @@ use super::{Builder, Core, Engine, Open, start_threads};
 use crate::catalog::{Catalog, Released};
 use crate::clock::{EngineClock, Start};
 use crate::error::{Error, ErrorKind, Result};
+use crate::handover;
 use crate::meta::dir::{DataDir, Dir};
 use crate::meta::slot::Slots;
 use crate::migration::driver;
@@ -25,6 +26,7 @@ use crate::store::Driver;
 use crate::store::memory::MemoryDriver;
 use crate::sync::{Mutex, RwLock, thread};
 use crate::tenant::Inner;
+use crate::tenant::access::{self, AccessControl, Unmendeds};
 use crate::tenant::control::{self, Control};
 use crate::threads::Threads;
 
@@ -51,6 +53,7 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     let catalog = Catalog::open(dir.path(), &meta, builder.files, drivers, layouts)?;
     let unmended: Vec<_> =
         control::tenants(&meta)?.into_iter().map(|id| Control::read(&meta, id)).collect::<Result<_>>()?;
+    let mut access = access::read_all(&meta)?;
     // What is not ours, newer or damaged beyond its copies was refused by now; the first write comes after that.
     dir.mend()?;
     mark.mend()?;
@@ -66,6 +69,7 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
         observer: builder.observer,
         heartbeats: builder.heartbeats,
         services,
+        flips: builder.flips,
     };
     let shared = Arc::new(Shared::new(dir, clock, catalog, settings, incarnation));
     let (deleted, kept): (Vec<_>, Vec<_>) =
@@ -73,12 +77,14 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
     let mut tenants = Vec::new();
     let mut mended = Vec::new();
     for (control, said) in kept {
-        tenants.push(open_tenant(&shared, control)?);
+        let access = access_of(&shared, &control, &mut access)?;
+        tenants.push(open_tenant(&shared, control, access)?);
         mended.push(said);
     }
     // Only now is it known who else uses the stores of those that are to go.
     for (control, _) in deleted {
-        finish_delete(&shared, control)?;
+        let access = access_of(&shared, &control, &mut access)?;
+        finish_delete(&shared, control, access)?;
     }
     shared.catalog.remove_orphans()?;
     for (tenant, said) in tenants.iter().zip(mended) {
@@ -91,6 +97,8 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
         mark,
         replicator: Mutex::default(),
         keeper: Mutex::default(),
+        runners: Mutex::default(),
+        left: Mutex::default(),
     });
     let open = Open { core, threads: Threads::new() };
     #[cfg(feature = "proxy")]
@@ -112,19 +120,28 @@ fn start_ports(open: &Open) -> Result<()> {
     }
 }
 
+/// Who may act for a tenant, as it was found, its files made good.
+fn access_of(shared: &Shared, control: &Control, found: &mut Unmendeds) -> Result<AccessControl> {
+    let id = control.record().id;
+    match found.remove(&id) {
+        Some(unmended) => AccessControl::mend(unmended),
+        None => Ok(AccessControl::none(&shared.dir.meta(), id)),
+    }
+}
+
 /// Finishes a delete that was cut short. Its stores need not open, and some may be gone already.
-fn finish_delete(shared: &Arc<Shared>, control: Control) -> Result<()> {
+fn finish_delete(shared: &Arc<Shared>, control: Control, access: AccessControl) -> Result<()> {
     let id = control.record().id;
     for store in stores_of(&control) {
         shared.catalog.note_user(store, id);
     }
-    let tenant = Inner::new(Arc::clone(shared), control, Vec::new());
+    let tenant = Inner::new(Arc::clone(shared), control, access, Vec::new());
     let control = tenant.control.lock();
     erase(shared, &tenant, &control)
 }
 
 /// Opens the stores of a tenant.
-fn open_tenant(shared: &Arc<Shared>, mut control: Control) -> Result<Arc<Inner>> {
+fn open_tenant(shared: &Arc<Shared>, mut control: Control, access: AccessControl) -> Result<Arc<Inner>> {
     let record = control.record().clone();
     let id = record.id;
     for left in &record.retire {
@@ -152,7 +169,7 @@ fn open_tenant(shared: &Arc<Shared>, mut control: Control) -> Result<Arc<Inner>>
     }
     control.drive.waited =
         broken_target.is_none() && record.status.phase == Phase::Stable && record.retire.is_empty();
-    let tenant = Arc::new(Inner::new(Arc::clone(shared), control, spaces));
+    let tenant = Arc::new(Inner::new(Arc::clone(shared), control, access, spaces));
     if let Some(err) = broken_target {
         let mut control = tenant.control.lock();
         let why = format!("the target does not open and is dropped: {err}");
@@ -168,6 +185,7 @@ fn recover(tenant: &Inner, clean: bool, mut said: Vec<String>) -> Result<()> {
     let redone = tenant.redo_replaces(&op)?;
     let doubles = if clean { Vec::new() } else { tenant.resolve_doubles(&op)? };
     drop(op);
+    handover::driver::recover(tenant)?;
     if redone > 0 || !doubles.is_empty() {
         said.push(format!("{redone} replacements finished; ended as live twice: {doubles:?}"));
     }
@@ -186,6 +204,7 @@ pub(super) fn erase(shared: &Shared, tenant: &Inner, control: &Control) -> Resul
             thread::yield_now();
         }
     }
+    tenant.access.lock().remove()?;
     control.remove()?;
     if shared.is_closed() {
         return Err(Error::new(

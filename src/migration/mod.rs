@@ -49,6 +49,10 @@ impl MigrationOptions {
         self
     }
 
+    pub(crate) const fn holds_switch(&self) -> bool {
+        self.hold_switch
+    }
+
     /// Wait before the store that has drained is given up until [`Migration::complete`] or [`Migration::release`].
     #[must_use]
     pub fn hold_complete(mut self, hold: bool) -> Self {
@@ -334,6 +338,7 @@ impl Migration {
     /// # Errors
     /// If a store cannot be read at all.
     pub fn quarantine(&self) -> Result<Vec<Quarantined>> {
+        self.tenant.check_access()?;
         self.tenant.0.quarantine()
     }
 
@@ -343,6 +348,7 @@ impl Migration {
     /// # Errors
     /// If a store fails in another way than by being damaged.
     pub fn retry(&self) -> Result<Retried> {
+        self.tenant.check_access()?;
         let tenant = &*self.tenant.0;
         tenant.shared.check()?;
         let mut control = tenant.control.lock();
@@ -371,6 +377,7 @@ impl Migration {
                 "what is dropped is dropped for a reason: say which",
             ));
         }
+        self.tenant.check_access()?;
         let tenant = &*self.tenant.0;
         tenant.shared.check()?;
         let mut control = tenant.control.lock();

@@ -268,7 +268,7 @@ pub(crate) fn look(meta: &Dir, id: TenantId) -> Result<Option<TenantRecord>> {
 
 /// Every line of a tenant's journal, oldest first, for whoever only looks: nothing is mended.
 pub(crate) fn look_at_journal(meta: &Dir, id: TenantId) -> Result<Vec<JournalLine>> {
-    Ok(Found::read(meta, &journal_name(id))?.into_lines())
+    Ok(Found::<JournalLine>::read(meta, &journal_name(id))?.into_lines())
 }
 
 /// The numbers of all tenants that have files.

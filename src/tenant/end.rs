@@ -14,6 +14,7 @@ use cutover_formats::{Expiring, InstanceId, NoteId, Prefix, Record, RowId, Store
 use super::launch::New;
 use super::quarantine::readable;
 use super::queue::ready_row;
+use super::seats::Caller;
 use super::types::Ended;
 use super::{Inner, Operation, Tenant};
 use crate::error::{Error, ErrorKind, Result, short_reason};
@@ -33,7 +34,7 @@ impl Tenant {
     /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
     pub fn end(&self, id: InstanceId, ending: Ending, output: &[u8], reason: &str) -> Result<Ended> {
         limits::check_size("the output of the instance", output.len(), MAX_PAYLOAD)?;
-        self.0.with_locked(id, "end an instance", Ended::Before, |op, space, record| {
+        self.0.with_locked(&self.1, id, "end an instance", Ended::Before, |op, space, record| {
             self.0.end_now(op, space, id, record, &How { ending, reason, output }, Changes::default())?;
             Ok(Ended::Now)
         })
@@ -46,7 +47,7 @@ impl Tenant {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
     pub fn cancel(&self, id: InstanceId, reason: &str) -> Result<Ended> {
-        self.0.with_locked(id, "cancel an instance", Ended::Before, |op, space, mut record| {
+        self.0.with_locked(&self.1, id, "cancel an instance", Ended::Before, |op, space, mut record| {
             if self.0.sessions.holders(id, self.0.shared.clock.monotonic()) == 0 {
                 let how = How { ending: Ending::Cancelled, reason, output: &[] };
                 self.0.end_now(op, space, id, record, &how, Changes::default())?;
@@ -68,7 +69,7 @@ impl Tenant {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
     pub fn terminate(&self, id: InstanceId, reason: &str) -> Result<Ended> {
-        self.0.with_locked(id, "terminate an instance", Ended::Before, |op, space, record| {
+        self.0.with_locked(&self.1, id, "terminate an instance", Ended::Before, |op, space, record| {
             let how = How { ending: Ending::Terminated, reason, output: &[] };
             self.0.end_now(op, space, id, record, &how, Changes::default())?;
             Ok(Ended::Now)
@@ -115,12 +116,13 @@ impl Inner {
     /// Runs `act` on a live instance, with its key and itself locked. One that has ended before is answered with `ended`.
     pub(super) fn with_locked<T>(
         &self,
+        caller: &Caller,
         id: InstanceId,
         what: &'static str,
         ended: impl FnOnce(Ending) -> T,
         act: impl FnOnce(&Operation<'_>, &Arc<Space>, InstanceRecord) -> Result<T>,
     ) -> Result<T> {
-        let op = self.enter(what)?;
+        let op = self.admit(caller, what)?;
         // The key of an instance never changes, so a look without locks says which one to lock.
         let (_, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
         let _key = record.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));

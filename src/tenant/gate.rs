@@ -50,15 +50,23 @@ impl Tenant {
     /// claims, reports and heartbeats; see [`Heartbeats`](crate::Heartbeats).
     ///
     /// # Errors
-    /// If the name is empty or longer than [`limits::MAX_NAME`], or the engine is closed.
+    /// If the name is empty or longer than [`limits::MAX_NAME`], or the engine is closed; [`NotPrimary`](ErrorKind::NotPrimary) or
+    /// [`Deactivated`](ErrorKind::Deactivated) for a runner that does not act for the tenant.
     pub fn register(&self, worker: impl Into<WorkerOptions>) -> Result<Gate> {
         let options = worker.into();
         limits::check_name("the name of the worker", &options.name)?;
         let shared = &self.0.shared;
         shared.check()?;
+        // A flip disconnects who registered before it, and nobody registers while it is on.
+        let _pin = self.0.pin_for(Some(&self.1), "register a worker")?;
         let length = shared.heartbeats.engine.lease();
-        let terms =
-            Terms { worker: options.name, limit: options.limit, keeps_status: options.keeps_status, length };
+        let terms = Terms {
+            worker: options.name,
+            limit: options.limit,
+            keeps_status: options.keeps_status,
+            length,
+            runner: self.1.number(),
+        };
         let session = self.0.register(&terms);
         Ok(Gate { tenant: self.clone(), terms, session: Mutex::new(session), sequence: AtomicU64::new(0) })
     }
@@ -86,6 +94,7 @@ impl Gate {
     pub fn register_anew(&self) -> Result<()> {
         let tenant = &*self.tenant.0;
         tenant.shared.check()?;
+        let _pin = tenant.pin_for(Some(&self.tenant.1), "register a worker")?;
         let mut session = self.session.lock();
         tenant.sessions.close(*session);
         *session = tenant.register(&self.terms);
@@ -114,22 +123,25 @@ impl Gate {
         loop {
             let seen = tenant.queue.offers();
             let mut nap = tenant.requeue_released().min(NAP);
-            tenant.sessions.may_claim(session, tenant.shared.clock.monotonic()).map_err(refused)?;
-            match tenant.next_entry(queue)? {
-                Next::Entry(entry) => match tenant.give(session, &self.terms.worker, &entry) {
-                    Ok(Given::Task(task)) => return Ok(Some(task)),
-                    Ok(Given::Nothing) => continue,
-                    Ok(Given::Refused(refusal)) => return Err(refused(refusal)),
-                    // It keeps nobody from the others.
-                    Err(err) if err.kind() == ErrorKind::Corrupt => {
-                        tenant.pass_over(&entry, err)?;
-                        continue;
+            let may = tenant.sessions.may_claim(session, tenant.shared.clock.monotonic());
+            may.map_err(|refusal| self.refused(refusal))?;
+            match tenant.next_entry(&self.tenant.1, queue)? {
+                Next::Entry(entry) => {
+                    match tenant.give(&self.tenant.1, session, &self.terms.worker, &entry) {
+                        Ok(Given::Task(task)) => return Ok(Some(task)),
+                        Ok(Given::Nothing) => continue,
+                        Ok(Given::Refused(refusal)) => return Err(self.refused(refusal)),
+                        // It keeps nobody from the others.
+                        Err(err) if err.kind() == ErrorKind::Corrupt => {
+                            tenant.pass_over(&entry, err)?;
+                            continue;
+                        }
+                        Err(err) => {
+                            tenant.queue.offer(entry);
+                            return Err(err);
+                        }
                     }
-                    Err(err) => {
-                        tenant.queue.offer(entry);
-                        return Err(err);
-                    }
-                },
+                }
                 Next::NotBefore(at_ms) => {
                     nap = nap.min(Duration::from_millis(at_ms.saturating_sub(tenant.shared.clock.peek_ms())));
                 }
@@ -198,7 +210,7 @@ impl Gate {
     pub fn save(&self, task: &Task, state: &[u8]) -> Result<Saved> {
         limits::check_size("the saved state of the step", state.len(), MAX_PAYLOAD)?;
         let tenant = &*self.tenant.0;
-        tenant.report(self.session(), task, |tenant, report| tenant.saved(report, state))
+        tenant.report(&self.tenant.1, self.session(), task, |tenant, report| tenant.saved(report, state))
     }
 
     /// Reports the result of a task and offers the steps that come after it. With its last open step the instance completes.
@@ -212,7 +224,9 @@ impl Gate {
         limits::check_size("the output of the instance", completion.output.len(), MAX_PAYLOAD)?;
         check_steps(&completion.next)?;
         let tenant = &*self.tenant.0;
-        tenant.report(self.session(), task, |tenant, report| tenant.completed(report, completion))
+        tenant.report(&self.tenant.1, self.session(), task, |tenant, report| {
+            tenant.completed(report, completion)
+        })
     }
 
     /// Reports that a task failed. It is tried again after a pause, or waits for a [decision](crate::Tenant::decide) because a budget of
@@ -222,7 +236,21 @@ impl Gate {
     /// If the store fails.
     pub fn fail(&self, task: &Task, failure: &Failure) -> Result<Settled> {
         let tenant = &*self.tenant.0;
-        tenant.report(self.session(), task, |tenant, report| tenant.failed(report, failure))
+        tenant.report(&self.tenant.1, self.session(), task, |tenant, report| tenant.failed(report, failure))
+    }
+}
+
+impl Gate {
+    /// Why nothing can be claimed. A worker whose runner does not act any more is told that: to register anew would be of no use.
+    fn refused(&self, refusal: Refusal) -> Error {
+        if let Err(err) = self.tenant.check_access() {
+            return err;
+        }
+        let kind = match refusal {
+            Refusal::AtLimit => ErrorKind::AtLimit,
+            _ => ErrorKind::LeaseExpired,
+        };
+        Error::new(kind, refusal.to_string())
     }
 }
 

@@ -16,6 +16,7 @@ use cutover_formats::{Expiring, InstanceId, Record, RowId, StoreId};
 use sha2::{Digest as _, Sha256};
 
 use super::queue::{Entry, put_step};
+use super::seats::Caller;
 use super::types::{ConflictPolicy, Launch, Launched, NewStep, ReusePolicy};
 use super::{Inner, Operation, Tenant};
 use crate::clock;
@@ -37,7 +38,7 @@ impl Tenant {
         launch.check()?;
         let digest = launch.request_id.as_ref().map(|_| digest(launch));
         loop {
-            if let Some(answer) = self.0.try_launch(launch, digest)? {
+            if let Some(answer) = self.0.try_launch(&self.1, launch, digest)? {
                 return Ok(answer.into());
             }
             if launch.abort_on_change {
@@ -102,8 +103,13 @@ fn decide(key: KeyState, conflict: ConflictPolicy, reuse: ReusePolicy) -> Decisi
 
 impl Inner {
     /// One try; `None` if the status changed before the commit.
-    fn try_launch(&self, launch: &Launch, digest: Option<[u8; 32]>) -> Result<Option<Answer>> {
-        let op = self.enter("launch")?;
+    fn try_launch(
+        &self,
+        caller: &Caller,
+        launch: &Launch,
+        digest: Option<[u8; 32]>,
+    ) -> Result<Option<Answer>> {
+        let op = self.admit(caller, "launch")?;
         let _key = launch.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
         let _request = launch.request_id.as_ref().and_then(|id| self.locks.requests.lock((self.id, id)));
         if let Some(answer) = self.answered(&op, launch, digest)? {

@@ -43,7 +43,7 @@ impl Inner {
     /// # Errors
     /// If what has to be finished first cannot be. The store is not in use then.
     pub(crate) fn take_into_use(&self, new: &Arc<Space>) -> Result<()> {
-        let op = self.enter_with("open a store again", Some(new))?;
+        let op = self.enter_with("open a store again", None, Some(new))?;
         // If the other store has failed too, what needs both stays in doubt until both are there, and this one serves the rest. What
         // the other one's failed handle shows may be lost, so nothing is finished by it.
         let other_failed = || op.home_first().any(|space| space.id != new.id && space.failure().is_some());

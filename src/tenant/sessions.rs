@@ -49,6 +49,8 @@ pub(crate) struct Terms {
     pub(crate) keeps_status: bool,
     /// How long it is valid while it holds nothing.
     pub(crate) length: Duration,
+    /// Number of the runner that it works for; 0 for none.
+    pub(crate) runner: u32,
 }
 
 /// Why a worker is refused. Nothing has changed.
@@ -167,6 +169,19 @@ impl Sessions {
         let mut table = self.0.lock();
         table.run_out(id);
         table.sessions.remove(&id);
+    }
+
+    /// All workers of a runner are gone. What they held is released; says how many steps that is.
+    pub(crate) fn close_of(&self, runner: u32) -> usize {
+        let mut table = self.0.lock();
+        let of_runner = table.sessions.iter().filter(|(_, session)| session.terms.runner == runner);
+        let ids: Vec<SessionId> = of_runner.map(|(id, _)| *id).collect();
+        let before = table.released.len();
+        for id in ids {
+            table.run_out(id);
+            table.sessions.remove(&id);
+        }
+        table.released.len() - before
     }
 
     /// Whether a worker may take one more step. It is heard of by that.

@@ -13,6 +13,7 @@ use super::launch::{add_step, ready_ms};
 use super::quarantine::readable;
 use super::queue::{Entry, Next, put_step, ready_row};
 use super::retry::{self, Used};
+use super::seats::Caller;
 use super::sessions::{Lease, Refusal, SessionId};
 use super::types::{Again, Completion, Failure, NewStep, Saved, Settled, Task};
 use super::{Inner, Operation};
@@ -79,11 +80,12 @@ impl Inner {
     /// Runs `act` on a task whose lease is current, with key and instance locked.
     pub(super) fn report<T: From<Refusal>>(
         &self,
+        caller: &Caller,
         session: SessionId,
         task: &Task,
         act: impl FnOnce(&Self, Report<'_>) -> Result<T>,
     ) -> Result<T> {
-        let op = self.enter("settle a step")?;
+        let op = self.admit(caller, "settle a step")?;
         // The instance may end with this step, and then its key must be held as well.
         let _key = task.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
         let _instance = self.locks.instances.lock((self.id, task.instance));
@@ -122,8 +124,8 @@ impl Inner {
 
 impl Inner {
     /// The first entry of a queue, of either store.
-    pub(super) fn next_entry(&self, queue: &str) -> Result<Next> {
-        let op = self.enter("claim")?;
+    pub(super) fn next_entry(&self, caller: &Caller, queue: &str) -> Result<Next> {
+        let op = self.admit(caller, "claim")?;
         // One that is being opened again keeps nobody from the steps of the other.
         let open = op.by_id().filter(|space| !space.is_closed());
         let mut stores: Vec<&Space> = open.map(|space| &**space).collect();
@@ -138,7 +140,7 @@ impl Inner {
     }
 
     /// Steps of workers that are not heard of any more are ready again. Says how long until the next one may be.
-    pub(super) fn requeue_released(&self) -> Duration {
+    pub(crate) fn requeue_released(&self) -> Duration {
         let now = self.shared.clock.monotonic();
         let (released, next) = self.sessions.take_released(now);
         released.into_iter().for_each(|entry| self.queue.offer(entry));
@@ -146,8 +148,14 @@ impl Inner {
     }
 
     /// Gives a step to a worker, if it is still to be given.
-    pub(super) fn give(&self, session: SessionId, worker: &str, entry: &Entry) -> Result<Given> {
-        let op = self.enter("claim")?;
+    pub(super) fn give(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        worker: &str,
+        entry: &Entry,
+    ) -> Result<Given> {
+        let op = self.admit(caller, "claim")?;
         let Some((_, record)) = op.locate(self.id, entry.instance)? else { return Ok(Given::Nothing) };
         // A cancelled instance may end here, which takes its key; others only need the instance.
         let key = record.cancel_requested.then_some(record.key.as_ref()).flatten();

@@ -104,7 +104,7 @@ impl Tenant {
     /// [`Indeterminate`](ErrorKind::Indeterminate) if the store failed during the commit.
     pub fn decide(&self, instance: InstanceId, step: &str, decision: &Decision) -> Result<Decided> {
         limits::check_name("the name of the step", step)?;
-        self.0.with_locked(instance, "decide about a step", Decided::Ended, |op, space, record| {
+        self.0.with_locked(&self.1, instance, "decide about a step", Decided::Ended, |op, space, record| {
             let row = RowId::Step { instance, step: step.into() };
             let found = space.step(self.0.id, &row)?.ok_or_else(|| {
                 Error::new(ErrorKind::NotFound, format!("instance {instance} has no step {step:?}"))

@@ -16,9 +16,11 @@ mod deciding;
 mod disks;
 mod doubtful;
 mod extremes;
+mod flipping;
 #[cfg(all(target_os = "linux", feature = "rocksdb", feature = "sled"))]
 mod full;
 mod hammer;
+mod handing;
 mod hanging;
 #[cfg(target_os = "linux")]
 mod hostile;
@@ -43,6 +45,7 @@ mod restarting;
 #[expect(dead_code, unreachable_pub, reason = "shared with the tests of the formats")]
 #[path = "../../storage-formats/tests/common/mod.rs"]
 mod rows;
+mod runners;
 mod runs_once;
 mod saving;
 mod secrets;
@@ -50,3 +53,4 @@ mod services;
 mod steps;
 mod swept;
 mod tenants;
+mod waves;

@@ -19,7 +19,7 @@ fn token(counter: u64) -> Token {
 }
 
 fn terms(limit: usize) -> Terms {
-    Terms { worker: "w".into(), limit, keeps_status: false, length: LENGTH }
+    Terms { worker: "w".into(), limit, keeps_status: false, length: LENGTH, runner: 0 }
 }
 
 fn lease(session: SessionId, n: u64, now: Duration) -> Lease {

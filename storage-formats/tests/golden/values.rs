@@ -1,5 +1,6 @@
 //! What the fixtures say, field by field.
 
+use cutover_formats::access::{Access, AccessLine, AccessRecord, HandoverPhase, HandoverRecord, Seat};
 use cutover_formats::keys::UNDECIDED;
 use cutover_formats::meta::{
     CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention, RunId,
@@ -314,6 +315,43 @@ pub(crate) fn catalog() -> CatalogRecord {
         retired: false,
     };
     CatalogRecord { stores: vec![retired, used], next_tenant: 8 }
+}
+
+pub(crate) fn access() -> AccessRecord {
+    let seat =
+        |runner: &str, access, epoch, since_ms| Seat { runner: runner.to_owned(), access, epoch, since_ms };
+    AccessRecord {
+        tenant: TenantId(7),
+        epoch: 5,
+        seats: vec![
+            seat("gone", Access::Terminated, 3, 1_790_000_000_300),
+            seat("o\0ld", Access::Deactivated, 5, 1_790_000_000_900),
+            seat("new", Access::Primary, 5, 1_790_000_000_900),
+        ],
+        handover: Some(HandoverRecord {
+            id: 4,
+            from: Some("o\0ld".to_owned()),
+            to: "new".to_owned(),
+            phase: HandoverPhase::Flip,
+            flip_at_ms: Some(1_790_000_000_800),
+            patience_ms: 5000,
+            earlier: vec![
+                seat("o\0ld", Access::Primary, 1, 1_790_000_000_100),
+                seat("new", Access::Standby, 2, 1_790_000_000_200),
+            ],
+            started_ms: 1_790_000_000_700,
+        }),
+        journal: AccessLine {
+            seq: 9,
+            epoch: 5,
+            at_ms: 1_790_000_000_900,
+            who: "driver".to_owned(),
+            handover: 4,
+            step: 4,
+            runner: "new".to_owned(),
+            why: "durable".to_owned(),
+        },
+    }
 }
 
 pub(crate) const fn engine() -> EngineRecord {
