@@ -99,6 +99,27 @@ pub enum Event {
         /// Why, in words.
         error: String,
     },
+    /// An instance sets out for the store where launches go: the leases on its steps are revoked. If a store fails it may stay all the
+    /// same.
+    Moving {
+        /// Name of the tenant.
+        tenant: String,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// A running or ended instance was moved to the store where launches go, durably.
+    Moved {
+        /// Name of the tenant.
+        tenant: String,
+        /// The instance.
+        instance: InstanceId,
+        /// The store that it was in.
+        from: StoreId,
+        /// The store that it is in now.
+        to: StoreId,
+        /// For how long it was locked: as long as a call on it may have waited.
+        pause: Duration,
+    },
     /// Something in a store cannot be read and was set aside, durably. Others go on.
     SetAside {
         /// Name of the tenant.

@@ -49,6 +49,7 @@ pub use tenant::control::CopyProgress;
 pub use tenant::quarantine::{Quarantined, Retried};
 pub use tenant::retry::Retry;
 pub use tenant::sessions::{Heartbeat, Refusal};
+pub use tenant::stragglers::MoveProgress;
 pub use tenant::types::{
     Again, Beat, Completion, ConflictPolicy, Defined, Definition, Ended, Failure, Filter, Instance,
     InstancePage, InstanceState, Launch, Launched, NewStep, ReusePolicy, Saved, Settled, Task, WorkerOptions,

@@ -34,7 +34,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// One row of each kind that a value can stand in.
-fn rows() -> [RowId<'static>; 12] {
+fn rows() -> [RowId<'static>; 13] {
     let id = InstanceId(1);
     [
         RowId::Definition { name: "d".into(), version: 1 },
@@ -48,6 +48,7 @@ fn rows() -> [RowId<'static>; 12] {
         RowId::Expiry { at_ms: 1, what: Expiring::Instance(id) },
         RowId::Note(NoteId::Replace { old: id }),
         RowId::Note(NoteId::Closed),
+        RowId::Note(NoteId::Move { instance: id }),
         RowId::Note(NoteId::Quarantine { family: Family::Keys, key: b"k".into() }),
     ]
 }

@@ -182,10 +182,15 @@ fn open_tenant(shared: &Arc<Shared>, mut control: Control, access: AccessControl
 /// What of the metadata was lost or only just saved, as `said`, goes into the journal too.
 fn recover(tenant: &Inner, clean: bool, mut said: Vec<String>) -> Result<()> {
     let op = tenant.enter("recover")?;
+    // First: what is in both stores is there twice and lives in one.
+    let moves = tenant.settle_moves(&op)?;
     let redone = tenant.redo_replaces(&op)?;
     let doubles = if clean { Vec::new() } else { tenant.resolve_doubles(&op)? };
     drop(op);
     handover::driver::recover(tenant)?;
+    if moves > 0 {
+        said.push(format!("{moves} moves of instances finished or taken back"));
+    }
     if redone > 0 || !doubles.is_empty() {
         said.push(format!("{redone} replacements finished; ended as live twice: {doubles:?}"));
     }

@@ -89,7 +89,12 @@ fn try_step(tenant: &Inner, control: &mut Control) -> Result<Option<Duration>> {
             tenant.shared.wake(Thread::Replicator);
             Ok(Some(DRAIN))
         }
-        Next::Drain => Ok(Some(if tenant.carry_requests()? { Duration::ZERO } else { DRAIN })),
+        Next::Drain => {
+            // Under the control: no transition is made while an instance is on its way.
+            let moving = tenant.move_stragglers(control)?;
+            let pause = if tenant.carry_requests()? { Duration::ZERO } else { DRAIN };
+            Ok(Some(moving.map_or(pause, |moving| moving.min(pause))))
+        }
         Next::Dwell => Ok(Some(dwell_left(tenant, control))),
         Next::Wait | Next::Hold | Next::Rest | Next::Quarantine => Ok(None),
     }
@@ -141,10 +146,12 @@ fn blockers(tenant: &Inner, control: &Control, most: usize) -> Result<Vec<String
             after = Some(row);
         }
     }
-    if found.len() < most
-        && let Some(row) = space.first(tenant.id, Prefix::Replaces)?
-    {
-        found.push(describe(&row));
+    for intents in [Prefix::Replaces, Prefix::Moves] {
+        if found.len() < most
+            && let Some(row) = space.first(tenant.id, intents)?
+        {
+            found.push(describe(&row));
+        }
     }
     if found.len() < most {
         found.extend(tenant.first_quarantined(&space)?);

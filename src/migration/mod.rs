@@ -30,6 +30,7 @@ use crate::sync::{Instant, thread};
 use crate::tenant::Tenant;
 use crate::tenant::control::{Control, CopyProgress};
 use crate::tenant::quarantine::{Quarantined, Retried};
+use crate::tenant::stragglers::{MoveProgress, Pass};
 
 /// How a migration goes. Durable with the migration.
 #[derive(Debug, Clone, Default)]
@@ -37,9 +38,13 @@ pub struct MigrationOptions {
     hold_switch: bool,
     hold_complete: bool,
     rate: u64,
+    move_rate: Option<u32>,
     dwell_ms: [u64; 7],
     plan: Option<Plan>,
 }
+
+/// Most instances that are moved a second, unless told otherwise: their locks and commits leave room for everybody else's.
+const MOVE_RATE: u32 = 1000;
 
 impl MigrationOptions {
     /// Wait before launches are switched until [`Migration::switch`] or [`Migration::release`].
@@ -71,6 +76,13 @@ impl MigrationOptions {
     #[must_use]
     pub fn planned(mut self, plan: Plan) -> Self {
         self.plan = Some(plan);
+        self
+    }
+
+    /// Let [`Migration::move_stragglers`] move at most so many instances a second; 0 for no limit, 1,000 unless told otherwise.
+    #[must_use]
+    pub fn move_rate(mut self, instances_a_second: u32) -> Self {
+        self.move_rate = Some(instances_a_second);
         self
     }
 
@@ -107,6 +119,8 @@ pub struct Progress {
     pub id: Option<u64>,
     /// What was copied and compared.
     pub copy: CopyProgress,
+    /// What was moved of what lives in the store that is being left.
+    pub moves: MoveProgress,
     /// What it waits for, in words; empty if for nothing.
     pub waiting_for: String,
     /// Operations of the tenant that have been running for more than a tenth of a second: thread, what it does, for how long. With a store
@@ -219,6 +233,8 @@ impl Migration {
             dwell_ms: options.dwell_ms,
             abandon: false,
             started_ms: now_ms,
+            move_older_ms: None,
+            move_rate: options.move_rate.unwrap_or(MOVE_RATE),
             run,
         })
     }
@@ -330,6 +346,38 @@ impl Migration {
         self.change(&format!("rate {bytes_a_second} bytes/s"), |migration| migration.rate = bytes_a_second)
     }
 
+    /// Moves what is in the store that is being left, and was launched longer than `older_than` ago, to the store where launches go, instead of
+    /// waiting for it to end there: running instances with their steps, ended ones, and keys that have ended and are in scope. A step that a worker
+    /// holds is taken from it, which is not one of its attempts: the worker is refused as [`Moved`](crate::Refusal::Moved), and the
+    /// step is ready again. What gets old enough later goes then; with [`Duration::MAX`] nothing goes any more.
+    ///
+    /// The wish is durable when this returns; the engine follows it at its own pace ([`MigrationOptions::move_rate`],
+    /// [`Progress::moves`]), also after a restart, and after a reverse in the other direction.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) unless the phase is `PostMigration` or `PostRollback`: only there a store drains.
+    pub fn move_stragglers(&self, older_than: Duration) -> Result<()> {
+        let tenant = &*self.tenant.0;
+        let mut control = tenant.steer()?;
+        control.check_exists()?;
+        let phase = control.record().status.phase;
+        if !matches!(phase, Phase::PostMigration | Phase::PostRollback) {
+            let legal = phase::legal_in_words(phase);
+            let message =
+                format!("cannot move stragglers in phase {phase}: no store drains; legal now: {legal}");
+            return Err(Error::new(ErrorKind::IllegalMove, message));
+        }
+        let older_ms = clock::millis(older_than);
+        let why = format!("move what was launched longer than {older_ms} ms ago");
+        transition::persist(tenant, &mut control, "operator", &why, |record| {
+            if let Some(migration) = &mut record.migration {
+                migration.move_older_ms = Some(older_ms);
+            }
+        })?;
+        control.drive.pass = Pass::default();
+        Ok(())
+    }
+
     /// Rows that cannot be read, in either store: damaged beyond what the other store has of them. They were set aside with a reason and
     /// kept nobody else from being copied, collected or worked on. A definition among them holds the switch and the end of
     /// the migration back; anything among them that is in the store that is being left holds back that it is given up. Also for a tenant that
@@ -421,6 +469,7 @@ impl Migration {
             goal: shown.goal,
             id: shown.id,
             copy: shown.copy,
+            moves: shown.moves,
             waiting_for: shown.waiting_for,
             slow,
             error: shown.error,

@@ -91,6 +91,8 @@ mod tests {
             dwell_ms: [0; 7],
             abandon: false,
             started_ms: 1,
+            move_older_ms: None,
+            move_rate: 0,
             run,
         }
     }

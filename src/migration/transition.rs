@@ -15,6 +15,7 @@ use crate::sync::Instant;
 use crate::sync::atomic::Ordering;
 use crate::tenant::Inner;
 use crate::tenant::control::{Control, CopyProgress, Drive};
+use crate::tenant::stragglers::MoveProgress;
 
 /// Free bytes without which no migration begins.
 const FREE_BYTES: u64 = 64 << 20;
@@ -143,9 +144,9 @@ pub(crate) fn make(tenant: &Inner, control: &mut Control, made: Move, who: &str,
 /// Publishes what the record says and begins the wait for everybody who acted on the status before.
 pub(crate) fn publish(tenant: &Inner, control: &mut Control, from: Phase) {
     let status = control.record().status;
-    let copy = match from {
-        Phase::Stable => CopyProgress::default(),
-        _ => control.drive.copy,
+    let (copy, moves) = match from {
+        Phase::Stable => (CopyProgress::default(), MoveProgress::default()),
+        _ => (control.drive.copy, control.drive.moves),
     };
     // Between these two nothing can come apart: definitions went to both stores throughout.
     let verified = status.phase == Phase::PreRollback && control.drive.verified;
@@ -158,6 +159,7 @@ pub(crate) fn publish(tenant: &Inner, control: &mut Control, from: Phase) {
         verified,
         mends,
         copy,
+        moves,
         ..Drive::default()
     };
     let (to, epoch) = (status.phase, status.epoch);

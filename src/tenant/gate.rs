@@ -261,12 +261,3 @@ impl Drop for Gate {
         tenant.requeue_released();
     }
 }
-
-/// For those who have no other word for it.
-pub(super) fn refused(refusal: Refusal) -> Error {
-    let kind = match refusal {
-        Refusal::AtLimit => ErrorKind::AtLimit,
-        _ => ErrorKind::LeaseExpired,
-    };
-    Error::new(kind, refusal.to_string())
-}

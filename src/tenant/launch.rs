@@ -209,7 +209,6 @@ impl Inner {
             if record.ended.is_some_and(|end| end.out_of_scope_ms <= now_ms) {
                 continue;
             }
-            let rank = |record: &KeyRecord| (record.ended.is_none(), record.epoch);
             if best.as_ref().is_none_or(|other| rank(other) < rank(&record)) {
                 best = Some(record);
             }
@@ -267,6 +266,11 @@ impl Inner {
             }
         }
     }
+}
+
+/// Of two records of a key, in two stores, the higher one is true.
+pub(super) fn rank(record: &KeyRecord) -> (bool, u64) {
+    (record.ended.is_none(), record.epoch)
 }
 
 /// A launch as rows.

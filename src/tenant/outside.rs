@@ -77,7 +77,7 @@ impl Holding {
     pub(super) fn admit(&self, request: RequestDigest) -> Result<Result<Admitted, Refusal>> {
         let tenant = &*self.tenant.0;
         // Is it open, and is the tenant there? The pin is let go before the call.
-        let _op = tenant.enter("call a service")?;
+        let _op = tenant.admit(&self.tenant.1, "call a service")?;
         // It may wait for a disk. The lease is looked at after it, and what is told of its end is never too late.
         let now_ms = tenant.shared.now_ms();
         let left = match self.left() {

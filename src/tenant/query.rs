@@ -169,6 +169,8 @@ impl Tenant {
     /// If a store cannot be read.
     pub fn input(&self, id: InstanceId) -> Result<Option<Vec<u8>>> {
         let op = self.0.admit(&self.1, "read an input")?;
+        // Without the lock it could be gone from where the instance was found, because that moves.
+        let _instance = self.0.locks.instances.lock((self.0.id, id));
         let Some((space, _)) = op.locate(self.0.id, id)? else { return Ok(None) };
         let payload = space.payload(self.0.id, &RowId::Input { id })?;
         Ok(Some(payload.map(|payload| payload.bytes).unwrap_or_default()))

@@ -64,8 +64,7 @@ pub(super) struct Used {
 impl Used {
     /// Of a step whose latest assignment fails now, and is not in its history yet.
     pub(super) fn by(step: &StepRecord) -> Self {
-        let failed = u32::try_from(step.history.len()).unwrap_or(u32::MAX).saturating_add(1);
-        Self { attempts: failed.saturating_sub(step.counted_from), since_ms: step.counted_ms }
+        Self { attempts: step.attempts_counted().saturating_add(1), since_ms: step.counted_ms }
     }
 }
 

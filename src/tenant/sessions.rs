@@ -72,6 +72,8 @@ pub enum Refusal {
     Settled,
     /// The instance has ended.
     Ended,
+    /// The instance went to another store, and the lease was revoked: the step is ready again there.
+    Moved,
 }
 
 impl fmt::Display for Refusal {
@@ -85,6 +87,9 @@ impl fmt::Display for Refusal {
             Self::AtLimit => f.write_str("the worker holds as many steps as it may"),
             Self::Settled => f.write_str("the step is settled already"),
             Self::Ended => f.write_str("the instance has ended"),
+            Self::Moved => {
+                f.write_str("the instance went to another store, and the lease on its step was revoked")
+            }
         }
     }
 }
@@ -111,6 +116,9 @@ impl Heartbeat {
 
 type StepKey = (InstanceId, String);
 
+/// Most revoked leases of a session that are remembered: those that were revoked last.
+const REVOKED: usize = 1024;
+
 struct Session {
     terms: Terms,
     /// When it runs out, if it has not: the first end of a lease that it holds, or its own if it holds none.
@@ -118,6 +126,8 @@ struct Session {
     /// The same while it holds nothing.
     idle_until: Duration,
     holds: BTreeSet<StepKey>,
+    /// Of leases that were revoked, so that its worker is told why.
+    revoked: BTreeSet<Token>,
     sequence: u64,
     epoch: u64,
 }
@@ -157,8 +167,8 @@ impl Sessions {
         table.last += 1;
         let id = SessionId(table.last);
         let idle_until = now.saturating_add(terms.length);
-        let session =
-            Session { terms, expires: None, idle_until, holds: BTreeSet::new(), sequence: 0, epoch };
+        let (holds, revoked) = (BTreeSet::new(), BTreeSet::new());
+        let session = Session { terms, expires: None, idle_until, holds, revoked, sequence: 0, epoch };
         table.sessions.insert(id, session);
         table.schedule(id, Some(idle_until));
         id
@@ -310,13 +320,32 @@ impl Sessions {
         (std::mem::take(&mut table.released), next)
     }
 
-    /// Drops all leases of an instance that has ended, or goes to where these leases do not hold.
+    /// Drops all leases of an instance that has ended.
     pub(crate) fn end_instance(&self, instance: InstanceId) {
         let mut table = self.0.lock();
         let keys: Vec<StepKey> = table.held.keys().filter(|(held, _)| *held == instance).cloned().collect();
         for key in keys {
             table.remove(&key);
         }
+    }
+
+    /// Revokes all leases of an instance that goes to another store, and returns them. Their workers are told at their next heartbeat or
+    /// report; what else they hold stays theirs.
+    pub(crate) fn revoke(&self, instance: InstanceId, now: Duration) -> Vec<Lease> {
+        let mut table = self.at(now);
+        let keys: Vec<StepKey> = table.held.keys().filter(|(held, _)| *held == instance).cloned().collect();
+        let mut leases = Vec::new();
+        for key in keys {
+            let Some(lease) = table.remove(&key) else { continue };
+            if let Some(session) = table.sessions.get_mut(&lease.session) {
+                session.revoked.insert(lease.token);
+                if session.revoked.len() > REVOKED {
+                    session.revoked.pop_first();
+                }
+            }
+            leases.push(lease);
+        }
+        leases
     }
 
     /// The workers that act on a status which they were told and have not seen this epoch. One whose lease has run out can do nothing with
@@ -343,8 +372,10 @@ impl Table {
         id: SessionId,
         (instance, step, token): (InstanceId, &str, Token),
     ) -> Result<&mut Lease, Refusal> {
+        let revoked = self.sessions.get(&id).is_some_and(|session| session.revoked.contains(&token));
+        let why = if revoked { Refusal::Moved } else { Refusal::NotHeld };
         let lease = self.held.get_mut(&(instance, step.to_owned()));
-        lease.filter(|lease| lease.session == id && lease.token == token).ok_or(Refusal::NotHeld)
+        lease.filter(|lease| lease.session == id && lease.token == token).ok_or(why)
     }
 
     /// It cannot do anything any more, and what it held is released.

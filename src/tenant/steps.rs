@@ -166,6 +166,8 @@ impl Inner {
             return Ok(Given::Nothing);
         }
         let Some((space, record)) = op.locate(self.id, entry.instance)? else { return Ok(Given::Nothing) };
+        // It may have gone to another store since it was offered, and is offered again there.
+        let entry = &Entry { store: space.id, ..entry.clone() };
         let now = self.shared.clock.monotonic();
         if record.ended.is_some() || self.sessions.is_held(entry.instance, &entry.step, now) {
             return Ok(Given::Nothing);
@@ -208,6 +210,7 @@ impl Inner {
             self.queue.offer(entry.clone());
             return Ok(Given::Refused(refusal));
         }
+        let attempt = step.attempts() + 1;
         Ok(Given::Task(Task {
             instance: entry.instance,
             step: entry.step.clone(),
@@ -215,7 +218,7 @@ impl Inner {
             input: step.input,
             saved: step.saved,
             token,
-            attempt: step.history.len() as u32 + 1,
+            attempt,
             definition: record.definition,
             version: record.version,
             key: record.key,
@@ -225,11 +228,12 @@ impl Inner {
     /// A step that cannot be given because its row, or that of its instance, cannot be read.
     pub(super) fn pass_over(&self, entry: &Entry, err: Error) -> Result<()> {
         let op = self.enter("set a step aside")?;
-        let Some(space) = op.by_id().find(|space| space.id == entry.store) else { return Ok(()) };
         let step = RowId::Step { instance: entry.instance, step: entry.step.clone().into() };
-        for row in [RowId::Instance { id: entry.instance }, step] {
-            if readable(space.decodes(self.id, &row))?.is_none() {
-                return self.set_row_aside(space, &row, err);
+        for space in op.by_id() {
+            for row in [&RowId::Instance { id: entry.instance }, &step] {
+                if readable(space.decodes(self.id, row))?.is_none() {
+                    return self.set_row_aside(space, row, err);
+                }
             }
         }
         // Something else: it is offered again, and the claim ends.
@@ -324,7 +328,7 @@ impl Inner {
     pub(super) fn failed(&self, mut report: Report<'_>, failure: &Failure) -> Result<Settled> {
         let now_ms = self.shared.now_ms();
         let (instance, step) = (report.task.instance, report.task.step.as_str());
-        let reason = short_reason(&failure.reason);
+        let reason = own_reason(&failure.reason);
         let state = report.after_failure(failure.again, now_ms);
         let why = why_failed(step, &reason);
         let entry = report.settle(state, now_ms, Some(reason));
@@ -338,4 +342,10 @@ impl Inner {
         self.announce(entry.into_iter().collect(), None);
         Ok(Settled::Done { ended: None })
     }
+}
+
+/// A worker's reason, cut to its limit. One in the words that are the engine's own is told from these.
+fn own_reason(reason: &str) -> String {
+    let reason = short_reason(reason);
+    if reason == Assignment::MOVED { format!("its worker says: {reason}") } else { reason }
 }

@@ -130,7 +130,7 @@ impl Tenant {
         let tenant = &*self.0;
         // A page without room would not say where the next one starts.
         let limit = limit.clamp(1, MOST);
-        let op = tenant.enter("list what needs a decision")?;
+        let op = tenant.admit(&self.1, "list what needs a decision")?;
         let after = after.map(UndecidedPlace::row);
         let mut places: Vec<(UndecidedPlace, &Arc<Space>)> = Vec::new();
         // What lies behind the end of any page that is not the last of its store is not known yet.
@@ -212,10 +212,10 @@ impl Inner {
         Ok(record.filter(waits).map(|record| Undecided {
             instance,
             step,
-            queue: record.queue,
             since_ms,
-            attempts: (record.history.len() as u32).saturating_sub(record.counted_from),
+            attempts: record.attempts_counted(),
             reason: record.history.last().and_then(|last| last.failure.clone()).unwrap_or_default(),
+            queue: record.queue,
         }))
     }
 }

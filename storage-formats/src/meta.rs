@@ -241,6 +241,10 @@ pub struct MigrationRecord {
     pub abandon: bool,
     /// When it started, in milliseconds since 1970.
     pub started_ms: u64,
+    /// Move what was launched longer ago than this, in milliseconds, out of the store that is being left; `None` to let it end there.
+    pub move_older_ms: Option<u64>,
+    /// Most instances moved a second; 0 for no limit.
+    pub move_rate: u32,
     /// Whose work it is, if it was asked for so.
     pub run: Option<RunId>,
 }

@@ -207,6 +207,17 @@ pub struct Assignment {
     pub failure: Option<String>,
 }
 
+impl Assignment {
+    /// The failure of an assignment that was revoked because its instance went to another store.
+    pub const MOVED: &str = "the instance was moved";
+
+    /// Whether it was one of the attempts that a step has: its worker had a say in how it ended.
+    #[must_use]
+    pub fn is_attempt(&self) -> bool {
+        self.failure.as_deref() != Some(Self::MOVED)
+    }
+}
+
 /// A step. A lease is not written: it is void after a restart, and tokens go on rising.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
@@ -234,6 +245,21 @@ pub struct StepRecord {
     pub history: Vec<Assignment>,
     /// Counts the writes.
     pub revision: u64,
+}
+
+impl StepRecord {
+    /// How often it was tried and settled.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.history.iter().filter(|one| one.is_attempt()).count() as u32
+    }
+
+    /// The same since attempts are [counted](Self::counted_from).
+    #[must_use]
+    pub fn attempts_counted(&self) -> u32 {
+        let counted = self.history.iter().skip(self.counted_from as usize);
+        counted.filter(|one| one.is_attempt()).count() as u32
+    }
 }
 
 impl fmt::Debug for StepRecord {
@@ -286,6 +312,13 @@ pub enum NoteRecord {
         /// Their bytes.
         bytes: u64,
     },
+    /// An instance of this store is on its way to the other one: it is there once its head is there, and else still here.
+    Move {
+        /// The store that it goes to.
+        to: StoreId,
+        /// When it set out, in milliseconds since 1970.
+        at_ms: u64,
+    },
 }
 
 /// A row, or some that follow each other, that cannot be read. The key is in the note's own.
@@ -323,6 +356,7 @@ impl fmt::Debug for NoteRecord {
                 .field("copied", copied)
                 .field("bytes", bytes)
                 .finish(),
+            Self::Move { to, at_ms } => f.debug_struct("Move").field("to", to).field("at_ms", at_ms).finish(),
         }
     }
 }

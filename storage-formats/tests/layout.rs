@@ -202,8 +202,10 @@ fn a_prefix_holds_exactly_its_rows() {
         NoteId::Gap { name: "".into(), version: 0 },
         NoteId::Replace { old: id },
         NoteId::CopyPosition { migration: 1 },
+        NoteId::Move { instance: id },
     ];
-    for (prefix, at) in [(Prefix::Gaps, 0), (Prefix::Replaces, 1), (Prefix::CopyPositions, 2)] {
+    let prefixes = [Prefix::Gaps, Prefix::Replaces, Prefix::CopyPositions, Prefix::Moves];
+    for (at, prefix) in prefixes.into_iter().enumerate() {
         for (other, note) in notes.iter().enumerate() {
             assert_eq!(prefix.holds(&RowId::Note(note.clone())), at == other);
         }

@@ -116,7 +116,9 @@ fn hang_together(rows: &Rows) {
                 let row = RowId::Step { instance: *instance, step: step.clone() };
                 assert!(rows.contains_key(&row), "{id:?} points at nothing");
             }
-            (RowId::Note(NoteId::Replace { .. }), _) => panic!("{id:?} was not finished at opening"),
+            (RowId::Note(NoteId::Replace { .. } | NoteId::Move { .. }), _) => {
+                panic!("{id:?} was not finished at opening")
+            }
             _ => {}
         }
     }

@@ -28,6 +28,8 @@ pub(crate) enum Action {
     CallOff,
     /// Work towards this store from now on.
     Reverse(Role),
+    /// Move what is in the store that is being left.
+    MoveStragglers,
     /// One step of the engine.
     Step,
     /// Steps of the engine until it is in this phase.

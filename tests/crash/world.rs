@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use cutover::clock::Clock as _;
 use cutover::fault::Faults;
+use cutover::formats::RowId;
 use cutover::migration::phase;
 use cutover::{
-    Again, Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Gate, Launched,
-    MigrationOptions, Phase, Result, Retention, Role, Settled, StoreId, StoreSpec, Task, Tenant,
-    TenantOptions,
+    Again, Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Gate, InstanceId,
+    Launched, MigrationOptions, Phase, Refusal, Result, Retention, Role, Settled, StoreId, StoreSpec, Task,
+    Tenant, TenantOptions,
 };
 
 use crate::books::{Book, Done, KEPT_MS, Known, LONG_AGO, Trace};
 use crate::losses;
 use crate::machine::{Crash, LONG, Machine};
+use crate::rows;
 use crate::script::{Action, Run, Script, body, definition, step};
 
 /// More steps of the engine than anything here needs.
@@ -196,7 +198,12 @@ impl<'s> World<'s> {
                 Ok(())
             }
             Action::Restart => self.restart(),
-            Action::Start(_) | Action::CallOff | Action::Reverse(_) | Action::Reach(_) | Action::Settle => {
+            Action::Start(_)
+            | Action::CallOff
+            | Action::Reverse(_)
+            | Action::Reach(_)
+            | Action::MoveStragglers
+            | Action::Settle => {
                 let tenant = self.tenant(name)?;
                 self.steer(&tenant, action)
             }
@@ -246,9 +253,13 @@ impl<'s> World<'s> {
         let (migration, phase) = (tenant.migration(), tenant.status().phase);
         match action {
             Action::Start(path) if phase == Phase::Stable => {
-                migration.start(self.machine.store(path), MigrationOptions::default()).map(drop)
+                let options = MigrationOptions::default().move_rate(0);
+                migration.start(self.machine.store(path), options).map(drop)
             }
             Action::CallOff if phase == Phase::PreMigration => migration.cancel(),
+            Action::MoveStragglers if matches!(phase, Phase::PostMigration | Phase::PostRollback) => {
+                migration.move_stragglers(Duration::ZERO)
+            }
             Action::Reverse(goal) if migration.progress().goal != goal => match migration.reverse() {
                 // It was called off, because the target did not open.
                 Err(err) if !self.is_orderly() && err.kind() == ErrorKind::IllegalMove => Ok(()),
@@ -267,7 +278,9 @@ impl<'s> World<'s> {
                     if self.faults().is_dead() || settled() {
                         return Ok(());
                     }
-                    self.wind_up(tenant)?;
+                    if !self.moves() {
+                        self.wind_up(tenant)?;
+                    }
                     // What was ended again, because its end was lost, is not over yet.
                     self.machine.clock.advance(Duration::from_millis(KEPT_MS / 4));
                     self.engine().step()?;
@@ -355,14 +368,34 @@ impl<'s> World<'s> {
                 let number = action.number().unwrap();
                 // Lost in a power cut, or ended by what opening does about that.
                 let Some(known) = self.book(name).live(number).cloned() else { return Ok(()) };
+                let store = self.store_of(tenant, known.id);
                 let book = self.books.get_mut(name).unwrap();
                 let done = act_on(tenant, book, &mut self.tasks, &known, action, again, now_ms)?;
-                done.into_iter().map(|done| (done, vec![known.id.store()])).collect()
+                done.into_iter().map(|done| (done, vec![store])).collect()
             }
         };
         let traces = done.into_iter().map(|(what, stores)| Trace { tenant: name, at, what, stores, again });
         self.trace.extend(traces);
         Ok(())
+    }
+
+    /// Whether what is in the store that is left is moved.
+    fn moves(&self) -> bool {
+        (0..self.script.len()).any(|at| self.script.call(at).1 == Action::MoveStragglers)
+    }
+
+    /// The store that an instance is in.
+    fn store_of(&self, tenant: &Tenant, id: InstanceId) -> StoreId {
+        if !self.moves() || self.machine.real.is_some() {
+            return id.store();
+        }
+        let (all, status) = (rows::read(&self.machine), tenant.status());
+        let there = |store: &StoreId| {
+            let path = self.engine().store_path(*store)?;
+            all.get(&(path, tenant.id()))?.get(&RowId::Instance { id })
+        };
+        let stores = [Some(status.initial), status.target].into_iter().flatten();
+        stores.into_iter().find(|store| there(store).is_some()).unwrap_or(id.store())
     }
 
     fn book(&mut self, name: &str) -> &mut Book {
@@ -425,6 +458,10 @@ fn act_on(
             if tenant.step_result(id, &step(next))?.is_none() {
                 let (gate, task) = claim(tenant, tasks, known)?;
                 let settled = gate.complete(task, completion(&known.run, next))?;
+                if settled == Settled::Refused(Refusal::Moved) {
+                    tasks.remove(&number);
+                    return act_on(tenant, book, tasks, known, action, again, now_ms);
+                }
                 assert!(matches!(settled, Settled::Done { .. }), "{task:?}: {settled:?}");
                 tasks.remove(&number);
             }
@@ -435,6 +472,10 @@ fn act_on(
             let (gate, task) = claim(tenant, tasks, known)?;
             let failure = Failure { reason: "fumbled".into(), again: Again::After(Duration::ZERO) };
             let settled = gate.fail(task, &failure)?;
+            if settled == Settled::Refused(Refusal::Moved) {
+                tasks.remove(&number);
+                return act_on(tenant, book, tasks, known, action, again, now_ms);
+            }
             assert_eq!(settled, Settled::Done { ended: None }, "{task:?}");
             tasks.remove(&number);
             Ok(None)

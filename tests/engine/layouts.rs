@@ -77,6 +77,7 @@ impl Layout for Readable {
                 number(out, (*migration).into(), 16);
             }
             RowId::Note(NoteId::Closed) => out.push(b'e'),
+            RowId::Note(NoteId::Move { instance }) => part(out, b'f', *instance),
             RowId::Note(NoteId::Quarantine { family, key }) => {
                 out.push(b'd');
                 number(out, (*family as u8).into(), 2);
@@ -93,6 +94,7 @@ impl Layout for Readable {
             Prefix::Replaces => out.push(b'b'),
             Prefix::CopyPositions => out.push(b'c'),
             Prefix::Quarantined => out.push(b'd'),
+            Prefix::Moves => out.push(b'f'),
             Prefix::StepsOf(id) => number(out, id.0, 32),
             Prefix::Queue(name) | Prefix::Versions(name) | Prefix::Scope(name) => ended(out, name),
         }
@@ -155,6 +157,7 @@ impl Layout for Readable {
                     NoteId::Quarantine { family, key: key.tail()?.into() }
                 }
                 b'e' => NoteId::Closed,
+                b'f' => NoteId::Move { instance: key.id()? },
                 _ => return Err(KEY),
             }),
         };

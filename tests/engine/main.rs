@@ -12,6 +12,7 @@ mod aborting;
 #[cfg(all(feature = "rocksdb", feature = "sled"))]
 mod child;
 mod common;
+mod crowded;
 mod deciding;
 mod disks;
 mod doubtful;
@@ -25,12 +26,14 @@ mod hanging;
 #[cfg(target_os = "linux")]
 mod hostile;
 mod instances;
+mod interrupted;
 mod launching;
 mod layouts;
 #[cfg(unix)]
 mod limits;
 mod mending;
 mod migrating;
+mod moving;
 #[cfg(all(target_os = "linux", feature = "sled"))]
 mod overload;
 mod panicking;

@@ -19,6 +19,7 @@ fn add(total: &mut Seen, seen: Seen) {
     total.operations += seen.operations;
     total.launched += seen.launched;
     total.moves += seen.moves;
+    total.relocated += seen.relocated;
     total.faults += seen.faults;
     total.openings += seen.openings;
     total.decided += seen.decided;
@@ -46,6 +47,7 @@ fn any_operations_are_answered_as_by_one_store_without_phases() {
     eprintln!("{done} runs in {:.1} s: {total:?}", begun.elapsed().as_secs_f64());
     // Per run on average, or the model has seen nothing worth seeing.
     assert!(total.operations > 20 * done && total.launched > 3 * done && total.moves > done, "{total:?}");
+    assert!(total.relocated > done / 8, "{total:?}");
     assert!(total.faults > done / 8 && total.in_doubt > done / 20, "{total:?}");
 }
 
@@ -87,7 +89,7 @@ fn any_failures_and_decisions_are_answered_as_by_one_store() {
             break;
         }
         let mut rng = fastrand::Rng::with_seed(seed);
-        let setup = Setup { buffered: rng.bool(), retention: rng.u8(..4) };
+        let setup = Setup { buffered: rng.bool(), retention: rng.u8(..4), ..Setup::default() };
         let ops: Vec<Op> = (0..100).map(|_| failing(&mut rng)).collect();
         let seen = std::panic::catch_unwind(|| play(setup, &ops)).unwrap_or_else(|panic| {
             eprintln!("CUTOVER_SEED={seed} CUTOVER_RUNS=1 CUTOVER_TRACE=1 shows it");

@@ -50,6 +50,7 @@ pub(super) fn key(id: &RowId<'_>) -> String {
             NoteId::Replace { old } => format!("intent to replace instance {old}"),
             NoteId::CopyPosition { migration } => format!("copy position of migration {migration}"),
             NoteId::Closed => "how often the store was closed in order".to_owned(),
+            NoteId::Move { instance } => format!("instance {instance} on its way to the other store"),
             NoteId::Quarantine { family, key } => {
                 format!("set aside: cannot be read: family {}, key {}", family.name(), cut_hex(key))
             }
@@ -186,6 +187,7 @@ fn of_note(it: &NoteRecord) -> Vec<Field> {
             field("copied", copied.to_string()),
             field("bytes", bytes.to_string()),
         ],
+        NoteRecord::Move { to, at_ms } => vec![field("to", to.to_string()), field("at", utc(*at_ms))],
     }
 }
 

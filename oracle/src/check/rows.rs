@@ -199,7 +199,8 @@ fn steps(judge: &mut Judge<'_>, store: StoreId, rows: &Rows) {
     for ((id, step), record) in &rows.steps {
         let known = ledger.instances.get(id);
         let mut seen = Vec::new();
-        for settled in &record.history {
+        // What was revoked by a move is nobody's report.
+        for settled in record.history.iter().filter(|one| one.is_attempt()) {
             let by = match &settled.failure {
                 Some(reason) => content::ender(reason),
                 None => std::str::from_utf8(&record.result).ok().and_then(content::ender),

@@ -210,3 +210,38 @@ fn only_valid_workers_that_keep_a_status_are_waited_for() {
     sessions.beat(anew, &beat(None, 1).seen(EPOCH), ms(160)).unwrap();
     assert!(sessions.behind(EPOCH + 1, ms(160)).is_empty());
 }
+
+#[test]
+fn a_revoked_lease_is_told_as_such_and_takes_nothing_else_from_its_worker() {
+    let (sessions, id) = holding(2);
+    sessions.give(lease(id, 2, Duration::ZERO), Duration::ZERO).unwrap();
+    let revoked = sessions.revoke(instance(1), ms(10));
+    assert_eq!(revoked.iter().map(|lease| lease.token).collect::<Vec<_>>(), [token(1)]);
+    assert!(sessions.revoke(instance(1), ms(10)).is_empty());
+    assert!(!sessions.is_held(instance(1), "s", ms(10)));
+    assert!(released(&sessions, ms(10)).is_empty(), "whoever revokes it offers it");
+    for sequence in 1..3 {
+        assert_eq!(sessions.beat(id, &beat(Some(1), sequence), ms(20)), Err(Refusal::Moved));
+        assert_eq!(sessions.current(id, held(1), ms(20)).err(), Some(Refusal::Moved));
+    }
+    assert!(sessions.current(id, held(2), ms(20)).is_ok());
+    assert_eq!(sessions.beat(id, &beat(Some(2), 1), ms(20)), Ok(false));
+    let never = (instance(1), "s", token(9));
+    assert_eq!(sessions.current(id, never, ms(20)).err(), Some(Refusal::NotHeld));
+    assert_eq!(sessions.current(id, held(1), ms(120)).err(), Some(Refusal::LeaseExpired));
+}
+
+#[test]
+fn so_many_revoked_leases_of_a_worker_are_remembered_and_no_more() {
+    let (sessions, id) = holding(usize::MAX);
+    let many = REVOKED as u64 + 10;
+    for n in 2..=many {
+        sessions.give(lease(id, n, Duration::ZERO), Duration::ZERO).unwrap();
+    }
+    for n in 1..=many {
+        sessions.revoke(instance(n), Duration::ZERO);
+    }
+    assert_eq!(sessions.current(id, held(10), Duration::ZERO).err(), Some(Refusal::NotHeld));
+    assert_eq!(sessions.current(id, held(11), Duration::ZERO).err(), Some(Refusal::Moved));
+    assert_eq!(sessions.0.lock().sessions[&id].revoked.len(), REVOKED);
+}

@@ -143,6 +143,8 @@ impl<S: Source> Rows<S> {
             dwell_ms: std::array::from_fn(|_| self.small()),
             abandon: self.coin(),
             started_ms: self.small(),
+            move_older_ms: self.coin().then(|| self.small()),
+            move_rate: self.small() as u32,
             run: self.run(),
         }
     }
@@ -239,7 +241,7 @@ impl<S: Source> Rows<S> {
     }
 
     fn note(&mut self) -> NoteRecord {
-        match self.0.below(3) {
+        match self.0.below(4) {
             0 => NoteRecord::Gap,
             1 => NoteRecord::Replace {
                 old: self.id(),
@@ -248,12 +250,13 @@ impl<S: Source> Rows<S> {
                 reason: self.name(),
                 rows: self.list(|rows| (rows.small() as u8, rows.bytes(), rows.bytes())),
             },
-            _ => NoteRecord::CopyPosition {
+            2 => NoteRecord::CopyPosition {
                 name: self.name(),
                 version: self.small() as u32,
                 copied: self.small(),
                 bytes: self.small(),
             },
+            _ => NoteRecord::Move { to: StoreId(self.small() as u32), at_ms: self.small() },
         }
     }
 
@@ -275,10 +278,11 @@ impl<S: Source> Rows<S> {
     }
 
     fn note_id(&mut self) -> NoteId<'static> {
-        match self.0.below(3) {
+        match self.0.below(4) {
             0 => NoteId::Gap { name: self.name().into(), version: self.small() as u32 },
             1 => NoteId::Replace { old: self.id() },
-            _ => NoteId::CopyPosition { migration: self.small() },
+            2 => NoteId::CopyPosition { migration: self.small() },
+            _ => NoteId::Move { instance: self.id() },
         }
     }
 

@@ -57,6 +57,7 @@ pub(crate) fn keys() -> Vec<(&'static str, RowId<'static>)> {
         ("key-note-copy-position", RowId::Note(NoteId::CopyPosition { migration: 41 })),
         ("key-note-quarantine", quarantine_row()),
         ("key-note-closed", RowId::Note(NoteId::Closed)),
+        ("key-note-move", RowId::Note(NoteId::Move { instance: ID })),
     ]
 }
 
@@ -201,7 +202,7 @@ fn steps() -> [(&'static str, StepRecord); 5] {
     ]
 }
 
-fn notes() -> [(&'static str, NoteRecord); 3] {
+fn notes() -> [(&'static str, NoteRecord); 4] {
     let replace = NoteRecord::Replace {
         old: OLD,
         old_store: StoreId(2),
@@ -215,6 +216,7 @@ fn notes() -> [(&'static str, NoteRecord); 3] {
         ("record-note-gap", NoteRecord::Gap),
         ("record-note-replace", replace),
         ("record-note-copy-position", position),
+        ("record-note-move", NoteRecord::Move { to: StoreId(4), at_ms: 1_790_000_000_950 }),
     ]
 }
 
@@ -270,6 +272,8 @@ pub(crate) fn migrating_tenant() -> TenantRecord {
             dwell_ms: [0, 3000, 0, 3000, 0, 0, 3000],
             abandon: false,
             started_ms: 1_790_000_000_600,
+            move_older_ms: Some(5000),
+            move_rate: 1000,
             run: Some(RunId { id: "upgrade".to_owned(), attempt: "2".to_owned() }),
         }),
         ended: vec![EndedMigration {

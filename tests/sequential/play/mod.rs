@@ -33,6 +33,8 @@ pub struct Seen {
     pub launched: u64,
     /// Changes of a status.
     pub moves: u64,
+    /// Instances that were moved.
+    pub relocated: u64,
     /// Calls of a store that failed.
     pub faults: u64,
     /// Times that the engine was opened.

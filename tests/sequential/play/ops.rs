@@ -16,6 +16,8 @@ pub struct Setup {
     pub buffered: bool,
     /// Which of the retentions in `world.rs` the tenants have.
     pub retention: u8,
+    /// What is in a store that is being left is moved as soon as that can be asked for.
+    pub moving: bool,
 }
 
 /// A launch in small numbers: few names, so that meetings are common.
@@ -163,6 +165,8 @@ pub enum Op {
     Start(u8, u8, u8),
     /// Another move: tenant, which.
     Move(u8, u8),
+    /// Move what is older than so many milliseconds: tenant, how old.
+    MoveStragglers(u8, u64),
     /// Hold or let go: tenant, where.
     Hold(u8, Hold, bool),
     /// Let the engine do so many steps.
@@ -206,7 +210,7 @@ impl Bytes<'_> {
 pub fn decode(bytes: &[u8]) -> (Setup, Vec<Op>) {
     let mut bytes = Bytes(bytes);
     let first = bytes.next();
-    let setup = Setup { buffered: first & 1 == 1, retention: (first >> 1) % 4 };
+    let setup = Setup { buffered: first & 1 == 1, retention: (first >> 1) % 4, moving: first & 8 == 8 };
     let mut ops = Vec::new();
     while !bytes.0.is_empty() && ops.len() < MOST {
         ops.push(op(&mut bytes));
@@ -240,7 +244,8 @@ fn op(bytes: &mut Bytes<'_>) -> Op {
         38 => Op::Terminate(tenant, which),
         39 => Op::Payloads(tenant, which),
         40..=41 => Op::Start(tenant, which % 4, bytes.next()),
-        42..=45 => Op::Move(tenant, which % 4),
+        42..=45 if which % 5 == 4 => Op::MoveStragglers(tenant, bytes.of(&[0, 0, 250, 1000])),
+        42..=45 => Op::Move(tenant, which % 5),
         46 => Op::Hold(tenant, bytes.of(&[Hold::Switch, Hold::Complete, Hold::All]), which.is_multiple_of(2)),
         47 => Op::Beat(who),
         48..=52 => Op::Step(1 + which % 6),

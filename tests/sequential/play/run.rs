@@ -2,14 +2,14 @@
 
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
 use cutover::files::MemoryFiles;
 use cutover::{
-    Durability, Engine, ErrorKind, Filter, Gate, Heartbeats, Instance, InstanceId, Phase, Retention, Status,
-    StoreSpec, Task, Tenant, TenantOptions,
+    Durability, Engine, ErrorKind, Event, Filter, Gate, Heartbeats, Instance, InstanceId, Observer, Phase,
+    Retention, Status, StoreSpec, Task, Tenant, TenantOptions,
 };
 
 use super::Seen;
@@ -30,6 +30,8 @@ pub(super) struct Run {
     pub(super) setup: Setup,
     pub(super) disks: Disks,
     pub(super) clock: Arc<ManualClock>,
+    /// What the engine has told.
+    pub(super) events: Arc<Events>,
     /// Gone only while it is being opened again.
     pub(super) engine: Option<Engine>,
     pub(super) seats: [Seat; 2],
@@ -45,6 +47,16 @@ pub(super) struct Run {
     fired: u64,
     pub(super) seen: Seen,
     trace: bool,
+}
+
+/// Keeps what the engine tells.
+#[derive(Default)]
+pub(super) struct Events(pub(super) Mutex<Vec<Event>>);
+
+impl Observer for Events {
+    fn on_event(&self, event: &Event) {
+        self.0.lock().unwrap().push(event.clone());
+    }
 }
 
 /// A task, its tenant, and the gate of its worker, who has nothing else; none any more after its engine or tenant has gone.
@@ -92,6 +104,7 @@ impl Run {
             setup,
             disks: Disks::default(),
             clock: Arc::new(ManualClock::at(BEGIN)),
+            events: Arc::default(),
             engine: None,
             seats: [seat(), seat()],
             tasks: Vec::new(),
@@ -116,6 +129,7 @@ impl Run {
             .durability(durability)
             .driver(Arc::new(self.disks.clone()))
             .clock(self.clock.clone())
+            .observer(self.events.clone())
             .background(false);
         ops::QUEUES
             .into_iter()
@@ -261,6 +275,7 @@ impl Run {
             | Op::Undecided(tenant, _)
             | Op::Start(tenant, ..)
             | Op::Move(tenant, _)
+            | Op::MoveStragglers(tenant, _)
             | Op::Hold(tenant, ..) => {
                 if let Some(of) = self.seats[usize::from(tenant)].tenant.clone() {
                     self.act_on(usize::from(tenant), &of, op);

@@ -490,6 +490,22 @@ impl World {
         self
     }
 
+    /// An instance has set out for another store, which takes its steps from their workers; once it is there they are all offered again.
+    pub fn moved(&mut self, id: InstanceId, there: bool) {
+        let Some(place) = self.instances.iter().position(|one| one.id == Some(id)) else { return };
+        for step in self.instances[place].steps.values_mut() {
+            step.lease = None;
+            step.hidden &= !there;
+        }
+    }
+
+    /// It has set out and not arrived, because a store failed.
+    pub fn lost_on_the_way(&mut self, id: InstanceId) {
+        if let Some(place) = self.instances.iter().position(|one| one.id == Some(id)) {
+            self.doubt(place, self.instances[place].launching.key);
+        }
+    }
+
     /// A store was opened again while the engine runs. What was to come may have come with it, and what was passed over in its queues
     /// is offered again. Leases stay, and so may what is in doubt, for as long as another store has failed.
     pub fn mended(mut self, store: StoreId, now_ms: u64) -> Vec<Self> {
