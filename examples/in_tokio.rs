@@ -8,7 +8,6 @@ use cutover::{
     Retention, StoreSpec, Tenant, TenantOptions,
 };
 
-const LEASE: Duration = Duration::from_secs(6);
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Runs a call of the engine where it may block.
@@ -95,9 +94,9 @@ async fn work(tenant: Tenant) -> Result<()> {
     loop {
         let of = tenant.clone();
         blocking(move || {
-            let worker = of.worker("tokio")?;
-            while let Some(task) = worker.claim("default", LEASE, SECOND / 10)? {
-                worker.complete(&task, Completion::default())?;
+            let gate = of.register("tokio")?;
+            while let Some(task) = gate.claim("default", SECOND / 10)? {
+                gate.complete(&task, Completion::default())?;
             }
             Ok(())
         })

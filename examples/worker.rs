@@ -4,12 +4,10 @@
 use std::time::Duration;
 
 use cutover::{
-    Beat, Completion, Engine, Failure, Launch, Launched, NewStep, Result, Settled, StoreSpec, Task, Tenant,
-    TenantOptions, Worker,
+    Again, Beat, Completion, Engine, Failure, Gate, Launch, Launched, NewStep, Result, Settled, StoreSpec,
+    Task, Tenant, TenantOptions,
 };
 
-/// A worker that says nothing for so long has lost its step to the next one that asks.
-const LEASE: Duration = Duration::from_secs(6);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn main() -> Result<()> {
@@ -39,7 +37,7 @@ fn run(tenant: &Tenant) -> Result<()> {
     std::thread::scope(|scope| {
         let workers: Vec<_> = ["worker 1", "worker 2"]
             .into_iter()
-            .map(|name| scope.spawn(move || work(&tenant.worker(name)?, name)))
+            .map(|name| scope.spawn(move || work(&tenant.register(name)?, name)))
             .collect();
         for id in instances {
             let Some(ended) = tenant.wait(id, 10 * SECOND)? else { continue };
@@ -50,27 +48,33 @@ fn run(tenant: &Tenant) -> Result<()> {
 }
 
 /// Takes steps until there has been none for a second.
-fn work(worker: &Worker, name: &str) -> Result<()> {
-    while let Some(task) = worker.claim("default", LEASE, SECOND)? {
+fn work(gate: &Gate, name: &str) -> Result<()> {
+    while let Some(task) = gate.claim("default", SECOND)? {
         // Long work goes on in pieces, with a sign of life after each, and stops when it is told to.
-        let stop = (0..3).map(|_| piece(worker, &task)).find(|beat| !matches!(beat, Ok(Beat::Renewed)));
+        let stop = (0..3).map(|_| piece(gate, &task)).find(|beat| !matches!(beat, Ok(Beat::Renewed)));
         let settled = match stop {
-            None => worker.complete(&task, completion(&task))?,
-            Some(Ok(Beat::Stale)) => continue,
-            Some(Ok(_)) => worker.fail(&task, &Failure { reason: "asked to stop".into(), retry_in: None })?,
+            None => gate.complete(&task, completion(&task))?,
+            // It was silent for too long, and the step is somebody else's by now.
+            Some(Ok(Beat::Refused(_))) => {
+                gate.register_anew()?;
+                continue;
+            }
+            Some(Ok(_)) => {
+                gate.fail(&task, &Failure { reason: "asked to stop".into(), again: Again::Never })?
+            }
             Some(Err(err)) => return Err(err),
         };
         match settled {
             Settled::Done { .. } => println!("{}: {} done by {name}", task.instance, task.step),
-            Settled::Stale { why } => println!("{}: {} came too late: {why}", task.instance, task.step),
+            Settled::Refused(why) => println!("{}: {} changed nothing: {why}", task.instance, task.step),
         }
     }
     Ok(())
 }
 
-fn piece(worker: &Worker, task: &Task) -> Result<Beat> {
+fn piece(gate: &Gate, task: &Task) -> Result<Beat> {
     std::thread::sleep(Duration::from_millis(20));
-    worker.heartbeat(task)
+    gate.heartbeat(task)
 }
 
 /// What a step gives back, and what comes after it.

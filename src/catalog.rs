@@ -20,6 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::files::Files;
 use crate::meta::dir::Dir;
 use crate::meta::slot::Slots;
+use crate::plan::Plan;
 use crate::store::Driver;
 use crate::store::space::Space;
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -263,6 +264,16 @@ impl Catalog {
     /// Where a store is or was.
     pub(crate) fn directory(&self, record: &StoreRecord) -> PathBuf {
         self.dir.join(&record.path)
+    }
+
+    /// Every tenant that uses a store, and every store that is not retired.
+    pub(crate) fn plan(&self) -> Plan {
+        let state = self.state.lock();
+        let stores = state.record.stores.iter().filter(|store| !store.retired);
+        Plan {
+            tenants: state.users.values().flatten().copied().collect(),
+            stores: stores.map(|store| (store.id, format!("{} at {}", store.driver, store.path))).collect(),
+        }
     }
 
     /// Where `spec` would be placed.

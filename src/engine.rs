@@ -2,6 +2,8 @@
 
 mod mark;
 mod open;
+mod runner;
+mod waves;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,15 +20,26 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Observer;
 use crate::files::{Files, SystemFiles};
 use crate::gc;
+use crate::handover;
+use crate::heartbeats::{Heartbeats, LeaseTimes};
 use crate::mend::Keeper;
 use crate::migration::driver;
 use crate::migration::replicate::Replicator;
-use crate::shared::{Durability, Shared, Thread};
+use crate::plan::Plan;
+#[cfg(feature = "proxy")]
+use crate::service::HttpService;
+use crate::service::signature::SigningKey;
+use crate::service::{Registry, Service, Target};
+use crate::shared::{Durability, Flips, Shared, Thread};
 use crate::store::Driver;
 use crate::sync::{Mutex, RwLock};
+use crate::tenant::access::AccessControl;
 use crate::tenant::control::{self, Control};
+use crate::tenant::seats::{Caller, RunnerId};
 use crate::tenant::{Inner, Tenant};
 use crate::threads::Threads;
+
+pub use self::runner::Runner;
 
 /// How long dropping an engine waits for its threads.
 const DROP_DEADLINE: Duration = Duration::from_secs(30);
@@ -55,6 +68,9 @@ pub(crate) struct Core {
     mark: Arc<mark::EngineMark>,
     replicator: Mutex<Replicator>,
     keeper: Mutex<Keeper>,
+    runners: Mutex<BTreeMap<String, Arc<RunnerId>>>,
+    /// Migrations that a wave could not start.
+    left: Mutex<Vec<waves::Left>>,
 }
 
 /// By name: what a try to make the tenant may have left.
@@ -70,6 +86,9 @@ pub struct Builder {
     clock: Arc<dyn Clock>,
     files: Arc<dyn Files>,
     observer: Option<Arc<dyn Observer>>,
+    heartbeats: LeaseTimes,
+    services: Registry,
+    flips: Flips,
     background: bool,
 }
 
@@ -107,6 +126,53 @@ impl Builder {
     /// Somebody to tell what happens.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// How often workers are to be heard of.
+    pub fn heartbeats(mut self, heartbeats: Heartbeats) -> Self {
+        self.heartbeats.engine = heartbeats;
+        self
+    }
+
+    /// The same for those who hold a step of this queue.
+    pub fn heartbeats_of(mut self, queue: impl Into<String>, heartbeats: Heartbeats) -> Self {
+        self.heartbeats.queues.insert(queue.into(), heartbeats);
+        self
+    }
+
+    /// Registers a service in this process, which workers call by this name through [`Gate::call`](crate::Gate::call), or replaces the one
+    /// of the same name. Its credentials are its own: nobody gets at it through the engine.
+    pub fn service(mut self, name: impl Into<String>, service: Arc<dyn Service>) -> Self {
+        self.services.named.insert(name.into(), Target::InProcess(service));
+        self
+    }
+
+    /// The same for a service over HTTP.
+    #[cfg(feature = "proxy")]
+    pub fn http_service(mut self, name: impl Into<String>, service: HttpService) -> Self {
+        self.services.named.insert(name.into(), Target::Http(Arc::new(service)));
+        self
+    }
+
+    /// The key that signs calls to services, for those that check it elsewhere. Without one the engine makes a key for as long as it is
+    /// open, which nobody else knows: then no service can check a signature.
+    pub fn signing_key(mut self, key: SigningKey) -> Self {
+        self.services.key = Some(key);
+        self
+    }
+
+    /// How many requests of a tenant may wait at a time while it changes hands, and for how long each: 4,096 and 30 seconds, unless told
+    /// otherwise. One more is refused ([`AtLimit`](ErrorKind::AtLimit)), and so is one that waited in vain ([`TimedOut`](ErrorKind::TimedOut)).
+    pub fn handover_queue(mut self, requests: usize, wait: Duration) -> Self {
+        (self.flips.queue, self.flips.wait) = (requests, wait);
+        self
+    }
+
+    /// Whether a request of a runner on standby brings the tenant to it, with a hand-over that nobody asked for otherwise. It is an error unless
+    /// this is switched on.
+    pub fn flip_on_foreign_request(mut self, on: bool) -> Self {
+        self.flips.on_foreign_request = on;
         self
     }
 
@@ -170,6 +236,9 @@ impl Engine {
             clock: Arc::new(SystemClock::default()),
             files: Arc::new(SystemFiles),
             observer: None,
+            heartbeats: LeaseTimes::default(),
+            services: Registry::default(),
+            flips: Flips::default(),
             background: true,
         }
     }
@@ -202,7 +271,7 @@ impl Engine {
             status: Status::stable(1, space.id),
             entered_ms: now_ms,
             migration: None,
-            last: None,
+            ended: Vec::new(),
             retire: Vec::new(),
             retention: options.retention,
             scopes: options.scopes,
@@ -221,9 +290,10 @@ impl Engine {
                 return Err(err);
             }
         };
-        let tenant = Arc::new(Inner::new(Arc::clone(&core.shared), control, vec![space]));
+        let access = AccessControl::none(&core.shared.dir.meta(), id);
+        let tenant = Arc::new(Inner::new(Arc::clone(&core.shared), control, access, vec![space]));
         core.tenants.write().insert(name.to_owned(), Arc::clone(&tenant));
-        Ok(Tenant(tenant))
+        Ok(Tenant(tenant, Caller::default()))
     }
 
     /// The tenant of this name.
@@ -233,10 +303,7 @@ impl Engine {
     pub fn tenant(&self, name: &str) -> Result<Tenant> {
         limits::check_name("the name of the tenant", name)?;
         self.0.core.shared.check()?;
-        let tenant = self.0.core.tenants.read().get(name).cloned();
-        tenant
-            .map(Tenant)
-            .ok_or_else(|| Error::new(ErrorKind::NotFound, format!("there is no tenant {name:?}")))
+        Ok(Tenant(self.0.core.inner(name)?, Caller::default()))
     }
 
     /// The names of all tenants, sorted.
@@ -281,7 +348,9 @@ impl Engine {
         let soon = |next: Option<Duration>| next.is_some_and(|next| next.is_zero());
         let core = &self.0.core;
         let (kept, driven, copied, collected) = (core.keep(), core.drive(), core.copy(), core.collect());
-        Ok(soon(kept) || soon(driven) || soon(copied) || soon(collected))
+        let flipped = core.all().iter().filter_map(|tenant| handover::driver::step(tenant)).min();
+        core.start_left();
+        Ok(soon(kept) || soon(driven) || soon(flipped) || soon(copied) || soon(collected))
     }
 
     /// Where a store of the catalog is, if it has not been removed.
@@ -289,6 +358,12 @@ impl Engine {
     pub fn store_path(&self, id: StoreId) -> Option<PathBuf> {
         let catalog = &self.0.core.shared.catalog;
         catalog.record(id).filter(|record| !record.retired).map(|record| catalog.directory(&record))
+    }
+
+    /// Every tenant and every store that there is now, for [`MigrationOptions::planned`](crate::MigrationOptions::planned).
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        self.0.core.shared.catalog.plan()
     }
 
     /// The driver of a store, also of one that has been removed.
@@ -327,6 +402,8 @@ impl Open {
             // A move holds no pin. One that began before goes through; none begins after this.
             let moved = tenant.control.try_lock_until(until);
             drop(moved.ok_or_else(|| under_way(format!("a move of the tenant {:?}", tenant.name)))?);
+            let flipped = tenant.access.try_lock_until(until);
+            drop(flipped.ok_or_else(|| under_way(format!("a flip of the tenant {:?}", tenant.name)))?);
             if let Err(holders) = shared.pins.begin_wait(tenant.id).wait(deadline) {
                 let message =
                     format!("the tenant {:?} has operations that do not end: {holders:?}", tenant.name);
@@ -335,6 +412,7 @@ impl Open {
             tenant.spaces.write().clear();
         }
         self.core.tenants.write().clear();
+        self.core.left.lock().clear();
         self.core.keeper.lock().close();
         let synced = shared.catalog.close();
         if verdict.is_ok() && synced.is_ok() {
@@ -392,7 +470,10 @@ impl Core {
 fn start_threads(open: &Open) -> Result<()> {
     let shared = &open.core.shared;
     let core = Arc::clone(&open.core);
-    open.threads.start(shared, Thread::Driver, move || core.drive())?;
+    open.threads.start(shared, Thread::Driver, move || {
+        let flipped = core.all().iter().filter_map(|tenant| handover::driver::run(tenant)).min();
+        [flipped, core.start_left(), core.drive()].into_iter().flatten().min()
+    })?;
     let core = Arc::clone(&open.core);
     open.threads.start(shared, Thread::Replicator, move || core.copy())?;
     let core = Arc::clone(&open.core);

@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 
+use cutover_formats::limits::MAX_REASON;
+
 /// What a caller can do something about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -16,6 +18,10 @@ pub enum ErrorKind {
     AlreadyExists,
     /// The move is not legal now; the sentence says which are and what is in the way. Nothing changed.
     IllegalMove,
+    /// Another migration of the tenant is under way; the sentence names it. Nothing changed.
+    Conflict,
+    /// What was planned does not fit what is there any more; the sentence says what is new and what is gone. Nothing changed.
+    Drift,
     /// The status changed between reading and committing, and the request asked to be told. Nothing changed.
     StatusChanged,
     /// Bytes in a store or in the metadata are not those that were written.
@@ -32,6 +38,16 @@ pub enum ErrorKind {
     NoSpace,
     /// The commit may or may not have happened. A repeat with the same request id settles it.
     Indeterminate,
+    /// The worker was not heard of in time: it can do nothing until it registers anew. Nothing changed.
+    LeaseExpired,
+    /// The worker holds as many steps as it may, or as many requests wait for a hand-over as may. Nothing changed.
+    AtLimit,
+    /// A service that a worker called failed. What it did by then is not known here; nothing changed in the engine.
+    Service,
+    /// The runner may not act for the tenant; the sentence names the one that may. Nothing changed.
+    NotPrimary,
+    /// The runner handed the tenant over, or was terminated, and does not come back: it has to stop. Nothing changed.
+    Deactivated,
     /// A deadline passed first.
     TimedOut,
     /// A thread of the engine panicked: a bug of ours.
@@ -132,6 +148,15 @@ impl From<cutover_formats::FormatError> for Error {
     fn from(err: cutover_formats::FormatError) -> Self {
         Self::new(ErrorKind::InvalidInput, err.to_string())
     }
+}
+
+/// A reason, cut to [`MAX_REASON`] bytes at a character.
+pub(crate) fn short_reason(reason: &str) -> String {
+    let mut end = reason.len().min(MAX_REASON);
+    while !reason.is_char_boundary(end) {
+        end -= 1;
+    }
+    reason.get(..end).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cutover_formats::{InstanceId, Phase, StoreId};
+use cutover_formats::{Access, InstanceId, Phase, StoreId};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,58 @@ pub enum Event {
         tenant: String,
         /// The instance.
         instance: InstanceId,
+    },
+    /// A runner's access to a tenant changed: it is durable.
+    Access {
+        /// Name of the tenant.
+        tenant: String,
+        /// Name of the runner.
+        runner: String,
+        /// What it may do now.
+        access: Access,
+        /// The epoch of the change.
+        epoch: u64,
+    },
+    /// A tenant changed hands: the new runner is let in.
+    HandedOver {
+        /// Name of the tenant.
+        tenant: String,
+        /// The runner that left, if there was one.
+        from: Option<String>,
+        /// The runner that came; none if a flip was rolled back to a time without a primary.
+        to: Option<String>,
+        /// How long requests of the tenant could have had to wait.
+        paused: Duration,
+        /// Requests that did.
+        queued: u64,
+    },
+    /// A tenant was to change hands and did not: the old runner goes on.
+    HandoverFailed {
+        /// Name of the tenant.
+        tenant: String,
+        /// Why, in words.
+        error: String,
+    },
+    /// An instance sets out for the store where launches go: the leases on its steps are revoked. If a store fails it may stay all the
+    /// same.
+    Moving {
+        /// Name of the tenant.
+        tenant: String,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// A running or ended instance was moved to the store where launches go, durably.
+    Moved {
+        /// Name of the tenant.
+        tenant: String,
+        /// The instance.
+        instance: InstanceId,
+        /// The store that it was in.
+        from: StoreId,
+        /// The store that it is in now.
+        to: StoreId,
+        /// For how long it was locked: as long as a call on it may have waited.
+        pause: Duration,
     },
     /// Something in a store cannot be read and was set aside, durably. Others go on.
     SetAside {

@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::store::Write;
 use crate::store::space::{Changes, Space};
 use crate::sync::atomic::Ordering;
-use crate::tenant::Inner;
+use crate::tenant::{Inner, ready_row};
 
 /// Rows of the index that one step looks at in each store.
 const BATCH: usize = 256;
@@ -204,7 +204,7 @@ fn add_instance(
     Ok(())
 }
 
-/// Removes the steps of an ended instance, and what may be left of them in the ready queue. The head goes after them, so a crash in between
+/// Removes the steps of an ended instance, and what may be left of them in the ready family. The head goes after them, so a crash in between
 /// leaves an instance that is collected again.
 fn remove_steps(tenant: &Inner, space: &Space, id: InstanceId) -> Result<(), Unread> {
     let head = |err| (RowId::Instance { id }, err);
@@ -216,15 +216,8 @@ fn remove_steps(tenant: &Inner, space: &Space, id: InstanceId) -> Result<(), Unr
         let mut changes = Changes::default();
         for (row, record) in page.rows {
             let record = record.map_err(|err| (row.clone(), err))?;
-            if let (Record::Step(step), RowId::Step { step: name, .. }) = (record, &row)
-                && let cutover_formats::record::StepState::Ready { at_ms } = step.state
-            {
-                changes.delete(RowId::Ready {
-                    queue: step.queue.into(),
-                    at_ms,
-                    instance: id,
-                    step: name.clone(),
-                });
+            if let (Record::Step(step), RowId::Step { step: name, .. }) = (record, &row) {
+                ready_row(id, name, &step).into_iter().for_each(|row| changes.delete(row));
             }
             changes.delete(row);
         }

@@ -9,7 +9,9 @@ use crate::catalog::Catalog;
 use crate::clock::EngineClock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Observer};
+use crate::heartbeats::LeaseTimes;
 use crate::meta::dir::DataDir;
+use crate::service::Services;
 use crate::status::Pins;
 use crate::store::Write;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -37,7 +39,33 @@ impl Durability {
     }
 }
 
-/// Services and state that every tenant uses.
+/// What becomes of requests that come while a tenant changes hands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Flips {
+    /// Most requests of a tenant that wait at a time.
+    pub(crate) queue: usize,
+    /// How long one waits.
+    pub(crate) wait: Duration,
+    /// Whether a request of a runner on standby brings the tenant to it.
+    pub(crate) on_foreign_request: bool,
+}
+
+impl Default for Flips {
+    fn default() -> Self {
+        Self { queue: 4096, wait: Duration::from_secs(30), on_foreign_request: false }
+    }
+}
+
+/// What the engine was told when it was opened.
+pub(crate) struct Settings {
+    pub(crate) durability: Durability,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) heartbeats: LeaseTimes,
+    pub(crate) services: Services,
+    pub(crate) flips: Flips,
+}
+
+/// What every tenant uses.
 pub(crate) struct Shared {
     pub(crate) dir: DataDir,
     pub(crate) clock: EngineClock,
@@ -45,6 +73,10 @@ pub(crate) struct Shared {
     pub(crate) pins: Pins,
     pub(crate) catalog: Catalog,
     pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) heartbeats: LeaseTimes,
+    /// What workers call, outside of the engine.
+    pub(crate) services: Services,
+    pub(crate) flips: Flips,
     /// In the order of [`Thread`].
     wake: [Wake; 4],
     incarnation: u64,
@@ -66,11 +98,11 @@ impl Shared {
     pub(crate) fn new(
         dir: DataDir,
         clock: EngineClock,
-        durability: Durability,
         catalog: Catalog,
-        observer: Option<Arc<dyn Observer>>,
+        settings: Settings,
         incarnation: u64,
     ) -> Self {
+        let Settings { durability, observer, heartbeats, services, flips } = settings;
         Self {
             dir,
             clock,
@@ -78,6 +110,9 @@ impl Shared {
             pins: Pins::new(),
             catalog,
             observer,
+            heartbeats,
+            services,
+            flips,
             wake: Default::default(),
             incarnation,
             tokens: AtomicU64::new(0),
@@ -101,6 +136,7 @@ impl Shared {
     pub(crate) fn close(&self) -> bool {
         let was_open = !self.closed.swap(true, Ordering::AcqRel);
         self.wake.iter().for_each(Wake::wake);
+        self.services.close();
         was_open
     }
 

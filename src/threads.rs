@@ -44,20 +44,30 @@ impl Threads {
             Thread::Driver => "cutover-drive",
             Thread::Keeper => "cutover-keep",
         };
+        let core = Arc::clone(shared);
+        self.run(shared, name, move || {
+            while !core.is_closed() {
+                let sleep = tick();
+                core.sleep(thread, sleep.unwrap_or(IDLE).min(IDLE));
+            }
+        })
+    }
+
+    /// Starts a thread that runs this once. It has to end when the engine is closed.
+    pub(crate) fn run(
+        &self,
+        shared: &Arc<Shared>,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> Result<()> {
         let shared = Arc::clone(shared);
         let (ends, alive): (Sender<()>, _) = bounded(0);
         let body = move || {
             let _ends = ends;
-            while !shared.is_closed() {
-                match catch_unwind(AssertUnwindSafe(&mut tick)) {
-                    Ok(sleep) => shared.sleep(thread, sleep.unwrap_or(IDLE).min(IDLE)),
-                    Err(panic) => {
-                        let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                        let said =
-                            said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                        shared.panicked(format!("the thread {name} panicked: {said}"));
-                    }
-                }
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(run)) {
+                let said = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let said = said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                shared.panicked(format!("the thread {name} panicked: {said}"));
             }
         };
         let handle = Builder::new()

@@ -100,6 +100,13 @@ pub(crate) struct LoadArgs {
     /// Fraction of instances that live until 5 s after the next cutover
     #[arg(long, value_name = "F", default_value_t = 0.05, value_parser = fraction)]
     pub long_lived: f64,
+    /// Fraction of steps whose worker freezes past its lease and then tries to go on
+    #[arg(long, value_name = "F", default_value_t = 0.0, value_parser = fraction)]
+    pub stall_rate: f64,
+    /// Hand the tenant to another runner with workers of its own this long after the start of the load, while launches
+    /// and steps go on; may be repeated
+    #[arg(long, value_name = "DUR", value_parser = duration, value_delimiter = ',')]
+    pub handover_at: Vec<Duration>,
     /// Fraction of launches that repeat the key of a live instance
     #[arg(long, value_name = "F", default_value_t = 0.05, value_parser = fraction)]
     pub duplicate_rate: f64,
@@ -136,6 +143,10 @@ pub(crate) struct MoveArgs {
     /// Call the migration off this long after its start, before launches are switched over
     #[arg(long, value_name = "DUR", value_parser = duration)]
     pub cancel_at: Option<Duration>,
+    /// Move what was launched longer ago than this out of the store that is left, instead of waiting for it to end there;
+    /// long-lived instances then live as long as the load
+    #[arg(long, value_name = "DUR", value_parser = duration)]
+    pub move_stragglers: Option<Duration>,
     /// Kill the engine's process this many times at random moments and go on
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub crash: u32,
@@ -407,6 +418,8 @@ mod tests {
             ("--define-rate", ["0", "1000000"], ["inf", "1000000.5"]),
             ("--rate", ["0.001", "1000000"], ["0", "1000000.5"]),
             ("--migrate-at", ["0s", "24h"], ["-1s", "24.001h"]),
+            ("--handover-at", ["0s", "24h,1s"], ["-1s", "1s,25h"]),
+            ("--move-stragglers", ["0s", "24h"], ["-1s", "25h"]),
             ("--cancel-at", ["0s", "86400s"], ["1e300s", "86401s"]),
             ("--dwell", ["all=0s", "all=24h"], ["all=", "all=25h"]),
         ] {

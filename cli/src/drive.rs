@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutover::{MigrationOptions, StoreSpec};
+use cutover::{ErrorKind, Migration, MigrationOptions, StoreSpec};
 use cutover_formats::Phase;
 
 use crate::entry::Entry;
 use crate::failure::{Failure, Result};
-use crate::load::Site;
 use crate::load::board::State;
+use crate::load::{Crew, Site};
 use crate::plan::{Plan, TAIL, Way, micros};
 
 /// Longer than any run: a phase that the plan leaves in another way is never left by itself.
@@ -71,9 +71,19 @@ fn target(plan: &Plan) -> StoreSpec {
     if plan.same_driver() { spec.path(format!("{}-of-{}", plan.to, plan.tenant)) } else { spec }
 }
 
-/// Goes through the move and returns when the load may end.
-pub(crate) fn run(site: &Arc<Site>, may_finish: bool) -> Result<()> {
+/// Asks for what is old to be moved out of the store that drains. That it has drained meanwhile is fine.
+fn move_stragglers(migration: &Migration, older_than: Duration) -> Result<()> {
+    match migration.move_stragglers(older_than) {
+        Err(err) if err.kind() != ErrorKind::IllegalMove => Err(err.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Goes through the move and the hand-overs, and returns when the load may end.
+pub(crate) fn run(site: &Arc<Site>, crew: &mut Crew, may_finish: bool) -> Result<()> {
     let mut copied = 0;
+    // Since when the store drains out of which stragglers were asked to be moved.
+    let mut moves = None;
     // The board follows the engine a moment later: what was asked for is not asked for twice.
     let mut asked = None;
     let mut looked = 0;
@@ -81,10 +91,13 @@ pub(crate) fn run(site: &Arc<Site>, may_finish: bool) -> Result<()> {
         site.check()?;
         let (state, now) = (site.board.now(), site.clock.now());
         let migration = site.tenant.migration();
+        let handed_over = crew.hand_over_when_due()?;
         let act = next(&site.plan, &state, site.began, now);
         let again = asked == Some((act, state.since));
         match act {
-            Act::Finish if may_finish && site.started() >= site.plan.instances => return Ok(()),
+            Act::Finish if may_finish && handed_over && site.started() >= site.plan.instances => {
+                return Ok(());
+            }
             Act::Finish | Act::Wait => {}
             _ if again => {}
             Act::Start => drop(migration.start(target(&site.plan), options(&site.plan))?),
@@ -92,6 +105,13 @@ pub(crate) fn run(site: &Arc<Site>, may_finish: bool) -> Result<()> {
             Act::Reverse => migration.reverse()?,
         }
         asked = Some((act, state.since));
+        if let Some(older_than) = site.plan.move_older_than()
+            && matches!(state.phase, Phase::PostMigration | Phase::PostRollback)
+            && moves != Some(state.since)
+        {
+            move_stragglers(&migration, older_than)?;
+            moves = Some(state.since);
+        }
         if state.begun {
             if now >= looked + LOOK {
                 looked = now;

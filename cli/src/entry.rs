@@ -99,7 +99,39 @@ pub(crate) enum Entry {
         again: bool,
     },
     /// A step was completed.
-    Step,
+    Step {
+        /// Of which instance.
+        #[serde(with = "id")]
+        instance: InstanceId,
+        /// Which task of its workflow.
+        task: u32,
+    },
+    /// A worker froze past its lease and then tried to go on.
+    Stalled {
+        /// What of it was not refused.
+        passed: Vec<String>,
+    },
+    /// The tenant was given to another runner.
+    HandedOver {
+        /// How long requests could have had to wait, in microseconds.
+        paused: u64,
+        /// Requests that waited.
+        queued: u64,
+        /// Requests that were refused.
+        refused: u64,
+        /// Why it was not, if it was not.
+        undone: Option<String>,
+    },
+    /// An instance was moved out of the store that is left.
+    Moved {
+        /// Which.
+        #[serde(with = "id")]
+        instance: InstanceId,
+        /// Number of the store that it is in now.
+        to: u32,
+        /// For how long it was locked, in microseconds.
+        pause: u64,
+    },
     /// A result was refused because its lease was not the current one any more.
     Stale,
     /// An instance ended.
@@ -257,7 +289,10 @@ mod tests {
             Entry::Try { what, at: 2 },
             Entry::Ack { launch: 9, answer: Answer::Conflict(instance), at: 4, took: 5, again: true },
             Entry::Ack { launch: 9, answer: Answer::Failed("\"\n".to_owned()), at: 4, took: 5, again: false },
-            Entry::Step,
+            Entry::Step { instance, task: 3 },
+            Entry::Stalled { passed: vec!["its result".to_owned()] },
+            Entry::Moved { instance, to: 2, pause: 900 },
+            Entry::HandedOver { paused: 1, queued: 2, refused: 0, undone: None },
             Entry::Ended { instance, completed: true, began: None, at: 7 },
             Entry::Phase { phase: Phase::PostRollback, at: 8 },
         ] {

@@ -58,9 +58,15 @@ pub(crate) struct Steps {
     pub completed: u64,
     /// Results refused because of an old lease.
     pub refused_stale: u64,
+    /// Times that a worker froze past its lease and tried to go on.
+    pub stalled: u64,
+    /// Steps whose result was acknowledged more than once.
+    pub repeated: u64,
+    /// Steps of completed instances that never had a result acknowledged. Unknown after a kill.
+    pub skipped: u64,
 }
 
-/// Running counts of the instances that were born in one store.
+/// Running counts of the instances in one store. One that is moved is counted where it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     /// Acknowledged.
@@ -88,6 +94,51 @@ struct Fate {
     end_began: Option<u64>,
     ended: Option<u64>,
     collected: bool,
+    done: Done,
+    acked: bool,
+    /// Where it was moved to.
+    moved_to: Option<StoreId>,
+}
+
+impl Fate {
+    fn is_over(&self) -> bool {
+        self.ends > 0 || self.collected
+    }
+
+    fn store(&self, instance: InstanceId) -> StoreId {
+        self.moved_to.unwrap_or_else(|| instance.store())
+    }
+}
+
+/// The tasks of an instance that were done, as bits.
+#[derive(Debug, Clone, Default)]
+struct Done(Vec<u64>);
+
+impl Done {
+    /// Says whether it was not done before.
+    fn add(&mut self, task: u32) -> bool {
+        let (word, bit) = (task as usize / 64, 1 << (task % 64));
+        if self.0.len() <= word {
+            self.0.resize(word + 1, 0);
+        }
+        let Some(word) = self.0.get_mut(word) else { return true };
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
+    }
+}
+
+/// A workflow as the ledger needs to know it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Known<'w> {
+    /// Its name.
+    pub name: &'w str,
+    /// How many tasks it has.
+    pub tasks: u64,
 }
 
 /// What the engine says about an instance.
@@ -179,7 +230,9 @@ impl Ledger {
         match entry {
             Entry::Try { what, .. } => self.tried(what),
             Entry::Ack { launch, answer, at, again, .. } => self.answered(*launch, answer, *at, *again),
-            Entry::Step => self.steps.completed += 1,
+            Entry::Step { instance, task } => self.step(*instance, *task),
+            Entry::Stalled { passed } => self.stalled(passed),
+            Entry::Moved { instance, to, .. } => self.moved(*instance, StoreId(*to)),
             Entry::Stale => self.steps.refused_stale += 1,
             Entry::Ended { instance, completed, began, at } => self.ended(*instance, *completed, *began, *at),
             Entry::Collecting { instance, .. } => self.collecting(*instance),
@@ -207,7 +260,7 @@ impl Ledger {
         self.launches
     }
 
-    /// Instances so far by the store that they were born in, in the order in which the stores were made.
+    /// Instances so far by the store that they are in, in the order in which the stores were made.
     pub(crate) fn tallies(&self) -> Vec<Tally> {
         self.tallies.values().copied().collect()
     }
@@ -225,7 +278,7 @@ impl Ledger {
     }
 
     fn has_ended(&self, life: &Life) -> bool {
-        self.fates.get(&life.instance).is_some_and(|fate| fate.ends > 0 || fate.collected)
+        self.fates.get(&life.instance).is_some_and(Fate::is_over)
     }
 
     fn problem(&mut self, text: String) {
@@ -253,7 +306,9 @@ impl Ledger {
         match answer {
             Answer::Started(instance) => {
                 self.launches.started += 1;
-                self.tallies.entry(instance.store()).or_default().started += 1;
+                let fate = self.fates.entry(*instance).or_default();
+                fate.acked = true;
+                self.tallies.entry(fate.store(*instance)).or_default().started += 1;
                 if let Some(holder) = expected {
                     self.problem(format!(
                         "key {}: {instance} was started beside the live {holder}",
@@ -261,7 +316,6 @@ impl Ledger {
                     ));
                 }
                 self.lives.push(Life { what, instance: *instance, acked: at });
-                self.fates.entry(*instance).or_default();
             }
             Answer::Conflict(instance) => {
                 self.launches.conflicts += 1;
@@ -281,10 +335,37 @@ impl Ledger {
         }
     }
 
+    fn step(&mut self, instance: InstanceId, task: u32) {
+        self.steps.completed += 1;
+        if !self.fates.entry(instance).or_default().done.add(task) {
+            self.steps.repeated += 1;
+            self.problem(format!("task {task} of instance {instance} took effect twice"));
+        }
+    }
+
+    fn stalled(&mut self, passed: &[String]) {
+        self.steps.stalled += 1;
+        for what in passed {
+            self.problem(format!("a worker whose lease had run out was not refused {what}"));
+        }
+    }
+
+    fn moved(&mut self, instance: InstanceId, to: StoreId) {
+        let fate = self.fates.entry(instance).or_default();
+        let (from, started, ended) = (fate.store(instance), u64::from(fate.acked), u64::from(fate.is_over()));
+        fate.moved_to = Some(to);
+        let left = self.tallies.entry(from).or_default();
+        left.started = left.started.saturating_sub(started);
+        left.ended = left.ended.saturating_sub(ended);
+        let here = self.tallies.entry(to).or_default();
+        here.started += started;
+        here.ended += ended;
+    }
+
     fn ended(&mut self, instance: InstanceId, completed: bool, began: Option<u64>, at: u64) {
         let fate = self.fates.entry(instance).or_default();
-        if fate.ends == 0 && !fate.collected {
-            self.tallies.entry(instance.store()).or_default().ended += 1;
+        if !fate.is_over() {
+            self.tallies.entry(fate.store(instance)).or_default().ended += 1;
         }
         fate.ends += 1;
         fate.completed = completed;
@@ -300,7 +381,7 @@ impl Ledger {
         let killed = self.killed;
         let fate = self.fates.entry(instance).or_default();
         if !fate.collected {
-            let tally = self.tallies.entry(instance.store()).or_default();
+            let tally = self.tallies.entry(fate.store(instance)).or_default();
             tally.collected += 1;
             tally.ended += u64::from(fate.ends == 0);
         }
@@ -312,8 +393,8 @@ impl Ledger {
         }
     }
 
-    /// Holds the engine against the ledger. `definitions` are the names of the workflows.
-    pub(crate) fn audit(mut self, definitions: &[&str], lookup: &mut dyn Lookup) -> Verdict {
+    /// Holds the engine against the ledger.
+    pub(crate) fn audit(mut self, workflows: &[Known<'_>], lookup: &mut dyn Lookup) -> Verdict {
         for launch in std::mem::take(&mut self.open).into_keys() {
             self.launches.failed += 1;
             self.problem(format!("launch {launch} was tried and never answered"));
@@ -323,8 +404,8 @@ impl Ledger {
         let latest = latest_of_each_key(&lives);
         for life in &lives {
             let latest = latest.get(&key_of(life)) == Some(&life.instance);
-            let definition = definitions.get(life.what.workflow).copied().unwrap_or_default();
-            self.check_life(life, definition, latest, lookup);
+            let Some(workflow) = workflows.get(life.what.workflow) else { continue };
+            self.check_life(life, *workflow, latest, lookup);
         }
         self.check_strangers(&lives);
         let mut instances = self.wrong;
@@ -364,11 +445,11 @@ impl Ledger {
         }
     }
 
-    fn check_life(&mut self, life: &Life, definition: &str, latest: bool, lookup: &mut dyn Lookup) {
+    fn check_life(&mut self, life: &Life, workflow: Known<'_>, latest: bool, lookup: &mut dyn Lookup) {
         let fate = self.fates.get(&life.instance).cloned().unwrap_or_default();
         let mut completed = fate.completed;
         match self.find(life, latest, lookup) {
-            Ok(Some(seen)) if seen.definition != definition => {
+            Ok(Some(seen)) if seen.definition != workflow.name => {
                 self.wrong.lost += 1;
                 self.problem(format!(
                     "instance {} is found with the definition {}",
@@ -382,6 +463,12 @@ impl Ledger {
                 self.wrong.lost += 1;
                 self.problem(text);
             }
+        }
+        let skipped = workflow.tasks.saturating_sub(fate.done.count());
+        // The result of a step may have been committed without anybody being told, if the process was killed.
+        if completed && skipped > 0 && !self.killed {
+            self.steps.skipped += skipped;
+            self.problem(format!("instance {} completed without {skipped} of its steps", life.instance));
         }
         if completed {
             self.wrong.completed += 1;

@@ -76,8 +76,17 @@ impl Story {
         self.tries(launch(number, key, None)).acks(number, Answer::Started(id(number)), at)
     }
 
+    fn does(mut self, number: u64, task: u32) -> Self {
+        self.0.note(&Entry::Step { instance: id(number), task });
+        self
+    }
+
+    /// With its only step, the first time.
     fn ends(mut self, number: u64, began: u64) -> Self {
         let (instance, at) = (id(number), began + 1);
+        if self.0.fates.get(&instance).is_none_or(|fate| fate.ends == 0) {
+            self = self.does(number, 0);
+        }
         self.0.note(&Entry::Ended { instance, completed: true, began: Some(began), at });
         self
     }
@@ -93,7 +102,11 @@ impl Story {
     }
 
     fn audit(self, mut fake: Fake) -> Verdict {
-        self.0.audit(&["w"], &mut fake)
+        self.audit_of(1, &mut fake)
+    }
+
+    fn audit_of(self, tasks: u64, fake: &mut Fake) -> Verdict {
+        self.0.audit(&[Known { name: "w", tasks }], fake)
     }
 }
 
@@ -120,6 +133,37 @@ fn a_good_run_is_good() {
     assert_eq!((verdict.launches.started, verdict.launches.conflicts), (3, 1));
     assert_eq!((verdict.launches.expected_conflicts, verdict.launches.repeats_tried), (1, 1));
     assert_eq!((verdict.instances.completed, verdict.instances.collected), (3, 1));
+}
+
+#[test]
+fn a_step_that_took_effect_twice_is_found() {
+    let verdict = Story::default()
+        .starts(1, "a", 10)
+        .does(1, 70)
+        .does(1, 70)
+        .ends(1, 20)
+        .audit_of(2, &mut Fake::default().with(1, "a"));
+    assert_bad(&verdict, "task 70 of instance");
+    assert_eq!((verdict.steps.completed, verdict.steps.repeated, verdict.steps.skipped), (3, 1, 0));
+}
+
+#[test]
+fn a_step_that_was_skipped_is_found_unless_a_kill_may_have_kept_it_from_being_told() {
+    let story = || Story::default().starts(1, "a", 10).does(1, 2).ends(1, 20);
+    let verdict = story().audit_of(3, &mut Fake::default().with(1, "a"));
+    assert_bad(&verdict, "without 1 of its steps");
+    assert_eq!((verdict.steps.repeated, verdict.steps.skipped), (0, 1));
+    assert!(story().killed().audit_of(3, &mut Fake::default().with(1, "a")).is_good());
+}
+
+#[test]
+fn a_worker_that_was_not_refused_after_its_lease_is_found() {
+    let mut story = Story::default().starts(1, "a", 10).ends(1, 20);
+    story.0.note(&Entry::Stalled { passed: Vec::new() });
+    story.0.note(&Entry::Stalled { passed: vec!["its result".to_owned()] });
+    let verdict = story.audit(Fake::default().with(1, "a"));
+    assert_bad(&verdict, "its result");
+    assert_eq!((verdict.steps.stalled, verdict.problem_count), (2, 1));
 }
 
 #[test]
@@ -311,4 +355,19 @@ fn instances_are_counted_by_store_once() {
     let story = story.tries(launch(3, "c", None)).acks(3, Answer::Started(elsewhere), 10);
     assert_eq!(story.0.tallies().last(), Some(&Tally { started: 1, ended: 0, collected: 0 }));
     assert_eq!((story.0.tallies().len(), story.0.launches().started), (2, 3));
+}
+
+#[test]
+fn an_instance_that_is_moved_is_counted_where_it_is() {
+    let mut story = Story::default().starts(1, "a", 1).starts(2, "b", 2).starts(3, "c", 3).ends(2, 5);
+    let home = id(1).store();
+    let to = StoreId(home.0 + 1);
+    // The third is told to have moved before it is told to have ended; the fourth before its launch is answered.
+    for instance in [id(1), id(2), id(3), id(4)] {
+        story.0.note(&Entry::Moved { instance, to: to.0, pause: 1 });
+    }
+    let story = story.starts(4, "d", 7).ends(3, 8);
+    let [left, here] = story.0.tallies()[..] else { panic!("{:?}", story.0.tallies()) };
+    assert_eq!(left, Tally::default());
+    assert_eq!(here, Tally { started: 4, ended: 2, collected: 0 });
 }

@@ -78,6 +78,34 @@ pub(crate) struct StableGap {
     pub max: u64,
 }
 
+/// What was measured of hand-overs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct HandoverReport {
+    /// How many there were.
+    pub made: u64,
+    /// Flips that were undone, and tried again.
+    pub undone: u64,
+    /// The longest time for which requests could have had to wait.
+    pub paused_us: u64,
+    /// Requests that waited, in all of them.
+    pub queued: u64,
+    /// Requests that were refused, in all of them.
+    pub refused: u64,
+    /// How long requests could have had to wait.
+    pub pause_us: Quantiles,
+}
+
+/// What was measured of instances that were moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub(crate) struct StragglerReport {
+    /// How many.
+    pub moved: u64,
+    /// The longest time for which one was locked.
+    pub pause_us_max: u64,
+    /// For how long they were locked.
+    pub pause_us: Quantiles,
+}
+
 /// Everything that was measured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Measured {
@@ -91,6 +119,10 @@ pub(crate) struct Measured {
     pub copied: u64,
     /// Time that launchers were at work.
     pub at_work_us: u64,
+    /// Hand-overs, if there were any.
+    pub handover: Option<HandoverReport>,
+    /// Instances moved, if there were any.
+    pub stragglers: Option<StragglerReport>,
 }
 
 /// One answered launch.
@@ -100,6 +132,15 @@ pub(crate) struct Sample {
     pub at: u64,
     /// How long it took, in microseconds.
     pub took: u32,
+}
+
+/// One flip.
+#[derive(Debug, Clone, Copy)]
+struct Handover {
+    paused: u64,
+    queued: u64,
+    refused: u64,
+    undone: bool,
 }
 
 /// Collects what is to be measured.
@@ -112,6 +153,9 @@ pub(crate) struct Measure {
     waits: Vec<(Phase, u64)>,
     /// Times at which launchers started and stopped being at work, in turn.
     work: Vec<(u64, bool)>,
+    handovers: Vec<Handover>,
+    /// For how long each instance was locked that was moved.
+    moves: Vec<u64>,
     copied: u64,
     /// Definitions that there were to copy.
     to_copy: u64,
@@ -135,6 +179,11 @@ impl Measure {
             }
             Entry::Phase { phase, at } => self.enter(*phase, *at),
             Entry::Waited { phase, took } => self.waits.push((*phase, *took)),
+            Entry::HandedOver { paused, queued, refused, undone } => {
+                let (paused, queued, refused, undone) = (*paused, *queued, *refused, undone.is_some());
+                self.handovers.push(Handover { paused, queued, refused, undone });
+            }
+            Entry::Moved { pause, .. } => self.moves.push(*pause),
             Entry::Copied { definitions, of } => {
                 self.copied = self.copied.max(*definitions);
                 self.to_copy = self.to_copy.max(*of);
@@ -184,7 +233,29 @@ impl Measure {
             stable_gap_us: self.stable_gap(),
             copied: self.copied,
             at_work_us: self.at_work(),
+            handover: self.handover(),
+            stragglers: self.stragglers(),
         }
+    }
+
+    fn handover(&self) -> Option<HandoverReport> {
+        let all = &self.handovers;
+        let pause_us = Quantiles::of(all.iter().map(|one| one.paused).collect());
+        let undone = all.iter().filter(|one| one.undone).count() as u64;
+        (!all.is_empty()).then(|| HandoverReport {
+            made: all.len() as u64 - undone,
+            undone,
+            paused_us: pause_us.max,
+            queued: all.iter().map(|one| one.queued).sum(),
+            refused: all.iter().map(|one| one.refused).sum(),
+            pause_us,
+        })
+    }
+
+    fn stragglers(&self) -> Option<StragglerReport> {
+        let pause_us = Quantiles::of(self.moves.clone());
+        let moved = self.moves.len() as u64;
+        (moved > 0).then_some(StragglerReport { moved, pause_us_max: pause_us.max, pause_us })
     }
 
     /// When the phase at this place was left.

@@ -68,6 +68,13 @@ impl Observer for Reporter {
             Event::Collecting { tenant, instance } if *tenant == self.tenant => {
                 self.sink.put(Entry::Collecting { instance: *instance, at });
             }
+            Event::Moved { tenant, instance, to, pause, .. } if *tenant == self.tenant => {
+                self.sink.put(Entry::Moved {
+                    instance: *instance,
+                    to: to.0,
+                    pause: crate::plan::micros(*pause),
+                });
+            }
             Event::Verified { tenant, compared, .. } if *tenant == self.tenant => {
                 self.sink.put(Entry::Verified { definitions: *compared });
             }
@@ -84,7 +91,8 @@ pub(crate) fn open(plan: &Plan, clock: Clock, board: &Arc<Board>, sink: &Arc<dyn
     let reporter =
         Reporter { tenant: plan.tenant.clone(), clock, board: Arc::clone(board), sink: Arc::clone(sink) };
     let durability = if plan.synced { Durability::Synced } else { Durability::Buffered };
-    Ok(Engine::builder(&plan.data).durability(durability).observer(Arc::new(reporter)).open()?)
+    let builder = Engine::builder(&plan.data).durability(durability).observer(Arc::new(reporter));
+    Ok(builder.heartbeats(plan.heartbeats()).open()?)
 }
 
 /// A name that no tenant of the directory has.
@@ -118,8 +126,8 @@ pub(crate) fn run(
     board.enter(phase, at);
     sink.put(Entry::Phase { phase, at });
     let site = Arc::new(site);
-    let mut crew = Crew::start(&site, &standing.resume)?;
-    drive::run(&site, standing.may_finish)?;
+    let mut crew = Crew::start(&site, &engine, &standing.resume)?;
+    drive::run(&site, &mut crew, standing.may_finish)?;
     crew.stop_launching()?;
     crew.drain()?;
     drop(site);

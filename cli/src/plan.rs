@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use cutover::Heartbeats;
 use cutover_formats::Phase;
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +44,8 @@ pub(crate) struct Plan {
     pub time_scale: f64,
     /// Fraction of instances that outlive the cutover.
     pub long_lived: f64,
+    /// Fraction of steps whose worker freezes past its lease.
+    pub stall_rate: f64,
     /// Fraction of launches that repeat a live key.
     pub duplicate_rate: f64,
     /// Definitions that are there before the load.
@@ -63,6 +66,10 @@ pub(crate) struct Plan {
     pub way: Way,
     /// How often the process is killed.
     pub crash: u32,
+    /// When the tenant is handed to the next runner, in microseconds of the load, in order.
+    pub handover_at_us: Vec<u64>,
+    /// What is older than so many microseconds is moved out of a store that drains.
+    pub move_older_us: Option<u64>,
 }
 
 /// Which way a move goes.
@@ -115,6 +122,8 @@ impl Plan {
             (None, Some(after)) => Way::Cancelled(micros(after)),
             (None, None) => Way::Forward,
         };
+        let mut handover_at_us: Vec<u64> = load.handover_at.iter().copied().map(micros).collect();
+        handover_at_us.sort_unstable();
         let dwell_us = dwells(&moving.dwell, way);
         let stable = dwell_us.first().copied().flatten().unwrap_or(0);
         let migrate_at_us = micros(moving.migrate_at).max(stable);
@@ -130,6 +139,7 @@ impl Plan {
             workers: load.workers,
             time_scale: load.time_scale,
             long_lived: load.long_lived,
+            stall_rate: load.stall_rate,
             duplicate_rate: load.duplicate_rate,
             definitions: load.definitions,
             define_rate: load.define_rate,
@@ -140,7 +150,22 @@ impl Plan {
             dwell_us,
             way,
             crash: moving.crash,
+            handover_at_us,
+            move_older_us: moving.move_stragglers.map(micros),
         })
+    }
+
+    /// How often workers are to be heard of. Short where some of them freeze past it, so that they are many.
+    pub(crate) fn heartbeats(&self) -> Heartbeats {
+        match self.stall_rate > 0.0 {
+            true => Heartbeats { every: Duration::from_millis(200), intervals: 3 },
+            false => Heartbeats::default(),
+        }
+    }
+
+    /// What was launched longer ago is moved out of a store that drains; none if everything is waited for.
+    pub(crate) fn move_older_than(&self) -> Option<Duration> {
+        self.move_older_us.map(Duration::from_micros)
     }
 
     /// The time to stay in a phase, if one was told.

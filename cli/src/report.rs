@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::environment::Environment;
 use crate::failure::{FAILED, NOTHING_MEASURED};
 use crate::ledger::{Instances, Launches, Steps};
-use crate::measure::{CutoverReport, Measured, PhaseReport, StableGap};
+use crate::measure::{CutoverReport, HandoverReport, Measured, PhaseReport, StableGap, StragglerReport};
 use crate::plan::{MIN_LAUNCHES, Plan};
 use cutover_formats::Phase;
 
@@ -40,6 +40,10 @@ pub(crate) struct Report {
     pub cutovers: Vec<CutoverReport>,
     /// Gaps of the first stable phase.
     pub stable_gap_us: StableGap,
+    /// Hand-overs to other runners; null if there were none.
+    pub handover: Option<HandoverReport>,
+    /// Instances moved out of the store that was left; null if there were none.
+    pub stragglers: Option<StragglerReport>,
     /// From the start of the load to the end of the last instance.
     pub elapsed_us: u64,
     /// Times that the engine's process was killed.
@@ -81,7 +85,12 @@ pub(crate) struct Definitions {
 }
 
 /// Why too little was seen to say anything; empty if enough was.
-pub(crate) fn too_little(plan: &Plan, measured: &Measured, launches: &Launches) -> Vec<String> {
+pub(crate) fn too_little(
+    plan: &Plan,
+    measured: &Measured,
+    launches: &Launches,
+    steps: &Steps,
+) -> Vec<String> {
     let mut why = Vec::new();
     for phase in Phase::ALL {
         let dwelt = plan.dwell(phase).is_some_and(|dwell| !dwell.is_zero());
@@ -91,6 +100,18 @@ pub(crate) fn too_little(plan: &Plan, measured: &Measured, launches: &Launches) 
         if dwelt && !seen.is_empty() && total < MIN_LAUNCHES {
             why.push(format!("{phase} was dwelt in and saw {total} launches, fewer than {MIN_LAUNCHES}"));
         }
+    }
+    if plan.stall_rate > 0.0 && steps.stalled == 0 {
+        why.push("no worker was stalled".to_owned());
+    }
+    let made = measured.handover.map_or(0, |handover| handover.made);
+    let asked = plan.handover_at_us.len() as u64;
+    // A hand-over that a killed process has made and not told is not counted.
+    if made < asked && plan.crash == 0 {
+        why.push(format!("{made} of {asked} hand-overs were made"));
+    }
+    if plan.move_older_us.is_some() && measured.stragglers.is_none() {
+        why.push("no instance was moved".to_owned());
     }
     if launches.repeats_tried * 2 < launches.repeats_drawn {
         why.push(format!(
@@ -138,6 +159,32 @@ impl Report {
                 self.definitions.created, self.definitions.copied, self.definitions.mismatched
             ),
         ];
+        if steps.stalled > 0 {
+            lines.push(format!(
+                "{} workers froze past their lease; {} steps took effect twice, {} not at all",
+                steps.stalled, steps.repeated, steps.skipped
+            ));
+        }
+        lines.extend(self.handover.map(|handover| {
+            format!(
+                "{} hand-overs: {} requests waited, {} were refused; pause p50 {}, p99 {}, longest {}",
+                handover.made,
+                handover.queued,
+                handover.refused,
+                time(handover.pause_us.p50),
+                time(handover.pause_us.p99),
+                time(handover.paused_us)
+            )
+        }));
+        lines.extend(self.stragglers.map(|stragglers| {
+            format!(
+                "{} instances moved: each locked for p50 {}, p99 {}, longest {}",
+                stragglers.moved,
+                time(stragglers.pause_us.p50),
+                time(stragglers.pause_us.p99),
+                time(stragglers.pause_us_max)
+            )
+        }));
         lines.extend(self.cutovers.iter().map(|cutover| {
             let state = if cutover.completed { "" } else { ", taken back" };
             format!(
@@ -189,6 +236,8 @@ mod tests {
             stable_gap_us: StableGap::default(),
             copied: 0,
             at_work_us: 0,
+            handover: None,
+            stragglers: None,
         }
     }
 
@@ -197,10 +246,14 @@ mod tests {
         let mut plan = Plan::for_tests();
         let launches = Launches::default();
         let seen = measured(&[("stable", 900), ("pre_migration", 3), ("migration", 199), ("stable", 1)]);
-        assert_eq!(too_little(&plan, &seen, &launches), Vec::<String>::new(), "dwelt in none");
+        assert_eq!(
+            too_little(&plan, &seen, &launches, &Steps::default()),
+            Vec::<String>::new(),
+            "dwelt in none"
+        );
         plan.dwell_us[Phase::Migration as usize] = Some(1);
         plan.dwell_us[Phase::PostRollback as usize] = Some(1);
-        let why = too_little(&plan, &seen, &launches);
+        let why = too_little(&plan, &seen, &launches, &Steps::default());
         assert_eq!(why, ["migration was dwelt in and saw 199 launches, fewer than 200"]);
     }
 
@@ -209,9 +262,33 @@ mod tests {
         let plan = Plan::for_tests();
         let with =
             |drawn, tried| Launches { repeats_drawn: drawn, repeats_tried: tried, ..Default::default() };
-        assert!(too_little(&plan, &measured(&[]), &with(10, 5)).is_empty());
-        assert_eq!(too_little(&plan, &measured(&[]), &with(10, 4)).len(), 1);
-        assert!(too_little(&plan, &measured(&[]), &with(0, 0)).is_empty());
+        assert!(too_little(&plan, &measured(&[]), &with(10, 5), &Steps::default()).is_empty());
+        assert_eq!(too_little(&plan, &measured(&[]), &with(10, 4), &Steps::default()).len(), 1);
+        assert!(too_little(&plan, &measured(&[]), &with(0, 0), &Steps::default()).is_empty());
+    }
+
+    #[test]
+    fn stalls_that_were_asked_for_must_have_been() {
+        let plan = Plan { stall_rate: 0.01, ..Plan::for_tests() };
+        let after = |stalled| {
+            let steps = Steps { stalled, ..Steps::default() };
+            too_little(&plan, &measured(&[]), &Launches::default(), &steps)
+        };
+        assert_eq!(after(0), ["no worker was stalled"]);
+        assert_eq!(after(1), Vec::<String>::new());
+    }
+
+    #[test]
+    fn hand_overs_and_moves_that_were_asked_for_must_have_been() {
+        let plan = Plan { handover_at_us: vec![1, 2], move_older_us: Some(0), ..Plan::for_tests() };
+        let why = |measured: &Measured| too_little(&plan, measured, &Launches::default(), &Steps::default());
+        let nothing = measured(&[]);
+        assert_eq!(why(&nothing), ["0 of 2 hand-overs were made", "no instance was moved"]);
+        let pause_us = Quantiles::default();
+        let handover = HandoverReport { made: 2, undone: 1, paused_us: 0, queued: 0, refused: 0, pause_us };
+        let stragglers = StragglerReport { moved: 1, pause_us_max: 0, pause_us };
+        let all = Measured { handover: Some(handover), stragglers: Some(stragglers), ..nothing };
+        assert_eq!(why(&all), Vec::<String>::new());
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Outcome {
             target,
             mismatched: self.found.mismatched,
         };
-        let too_little = report::too_little(&plan, &measured, &verdict.launches);
+        let too_little = report::too_little(&plan, &measured, &verdict.launches, &verdict.steps);
         let exit = report::exit_code(verdict.is_good(), &definitions, &too_little);
         Report {
             schema: "cutover.run/1",
@@ -137,6 +137,8 @@ impl Outcome {
             phases: measured.phases,
             cutovers: measured.cutovers,
             stable_gap_us: measured.stable_gap_us,
+            handover: measured.handover,
+            stragglers: measured.stragglers,
             elapsed_us: self.elapsed_us,
             kills: self.kills,
             plan,

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::entry::{Clock, Entry, Scope, Sink};
 use crate::failure::Result;
-use crate::ledger::{Ledger, Lookup, Seen, Verdict};
+use crate::ledger::{Known, Ledger, Lookup, Seen, Verdict};
 use crate::load::board::Board;
 use crate::load::{body, definition_name};
 use crate::part::{self, CLOSE_WITHIN};
@@ -39,9 +39,12 @@ pub(crate) fn verify(plan: &Plan, workflows: &[Workflow], ledger: Ledger) -> Res
     let engine = part::open(plan, Clock::start(), &Arc::new(Board::new(Default::default())), &sink)?;
     let tenant = engine.tenant(&plan.tenant)?;
     let arrived = ledger.definitions();
-    let names: Vec<&str> = workflows.iter().map(|workflow| workflow.name.as_str()).collect();
+    let known: Vec<Known<'_>> = workflows
+        .iter()
+        .map(|workflow| Known { name: &workflow.name, tasks: workflow.tasks.len() as u64 })
+        .collect();
     let verdict =
-        ledger.audit(&names, &mut Reopened { tenant: tenant.clone(), collector, patience: PATIENCE });
+        ledger.audit(&known, &mut Reopened { tenant: tenant.clone(), collector, patience: PATIENCE });
     let mut found = Found { verdict, definitions: 0, mismatched: 0 };
     for workflow in workflows {
         found.compare(&tenant, &workflow.name, &workflow.body);

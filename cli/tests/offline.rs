@@ -363,7 +363,7 @@ fn inspect_shows_every_family_decoded_and_changes_nothing() {
             &format!("instances, tenant 0 \"acme\": input of instance {id}"),
             "bytes  \"hello\" (5 bytes)",
             &format!("steps, tenant 0 \"acme\": step \"pack\" of instance {id}"),
-            "queue         \"parcels\"",
+            "queue     \"parcels\"",
             &format!(
                 "ready, tenant 0 \"acme\": step \"pack\" of instance {id}, ready in queue \"parcels\" from"
             ),

@@ -255,6 +255,38 @@ fn killed_twice() {
     assert_eq!(report["cutovers"].as_array().unwrap().len(), 1);
 }
 
+/// Three runners one after the other, and what lives long is moved instead of waited for.
+#[test]
+fn handed_over_and_moved() {
+    let report =
+        good_run(&["--handover-at", "400ms,1500ms", "--handover-at", "1s", "--move-stragglers", "0s"]);
+    let (handover, stragglers) = (&report["handover"], &report["stragglers"]);
+    assert_eq!((number(&handover["made"]), number(&handover["refused"])), (3, 0), "{handover}");
+    assert!(number(&handover["paused_us"]) > 0 && handover["paused_us"] == handover["pause_us"]["max"]);
+    assert!(number(&stragglers["moved"]) > 0 && number(&stragglers["pause_us_max"]) > 0, "{stragglers}");
+    assert_eq!((&report["steps"]["repeated"], &report["steps"]["skipped"]), (&0.into(), &0.into()));
+    assert_eq!(phases(&report).last(), Some(&"stable"));
+}
+
+#[test]
+fn handed_over_and_moved_there_and_back_and_killed() {
+    let report = good_run(&[
+        "--reverse-at",
+        "post-migration",
+        "--handover-at",
+        "400ms,900ms,1400ms,2s",
+        "--move-stragglers",
+        "0s",
+        "--crash",
+        "3",
+    ]);
+    assert_eq!(report["kills"], 3);
+    // What a killed process did not live to tell is not counted.
+    assert!(number(&report["handover"]["made"]) <= 4, "{}", report["handover"]);
+    assert_eq!(report["handover"]["refused"], 0);
+    assert!(number(&report["stragglers"]["moved"]) > 0);
+}
+
 #[test]
 fn a_second_run_in_the_same_directory_has_a_tenant_of_its_own() {
     let place = Place::with_samples();

@@ -10,8 +10,10 @@ use std::alloc::System;
 use std::fmt::Debug;
 
 use cap::Cap;
+use cutover_formats::access::{AccessLine, AccessRecord};
 use cutover_formats::codec::{self, RecordType, SLOT_MAGIC};
-use cutover_formats::meta::{CatalogRecord, EngineRecord, TenantRecord};
+use cutover_formats::journal::Line;
+use cutover_formats::meta::{CatalogRecord, EngineRecord, JournalLine, TenantRecord};
 use cutover_formats::record::ClosedRecord;
 use cutover_formats::{Expiring, Family, InstanceId, Layout as _, NoteId, RowId, V1, journal};
 use libfuzzer_sys::fuzz_target;
@@ -34,7 +36,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// One row of each kind that a value can stand in.
-fn rows() -> [RowId<'static>; 12] {
+fn rows() -> [RowId<'static>; 13] {
     let id = InstanceId(1);
     [
         RowId::Definition { name: "d".into(), version: 1 },
@@ -48,6 +50,7 @@ fn rows() -> [RowId<'static>; 12] {
         RowId::Expiry { at_ms: 1, what: Expiring::Instance(id) },
         RowId::Note(NoteId::Replace { old: id }),
         RowId::Note(NoteId::Closed),
+        RowId::Note(NoteId::Move { instance: id }),
         RowId::Note(NoteId::Quarantine { family: Family::Keys, key: b"k".into() }),
     ]
 }
@@ -67,6 +70,7 @@ fn slots(data: &[u8]) {
     slot::<CatalogRecord>(RecordType::Catalog, data);
     slot::<EngineRecord>(RecordType::Engine, data);
     slot::<ClosedRecord>(RecordType::Store, data);
+    slot::<AccessRecord>(RecordType::Access, data);
 }
 
 fn slot<T: Serialize + DeserializeOwned + Debug>(kind: RecordType, data: &[u8]) {
@@ -86,13 +90,19 @@ fn line(data: &[u8]) {
 
 /// A line with a seal: what was read is sealed and read again as it was, and any bytes are lines of some kind.
 fn sealed(data: &[u8]) {
-    if let Ok(entry) = journal::open(data) {
-        let again = journal::seal(&entry.line, entry.record.as_deref()).expect("what was read can be written");
-        let read = journal::open(again.as_bytes()).expect("what was written can be read");
+    sealed_as::<JournalLine>(data);
+    sealed_as::<AccessLine>(data);
+}
+
+fn sealed_as<L: Line + Debug>(data: &[u8]) {
+    if let Ok(entry) = journal::open_as::<L>(data) {
+        let again =
+            journal::seal(&entry.line, entry.record.as_deref()).expect("what was read can be written");
+        let read = journal::open_as::<L>(again.as_bytes()).expect("what was written can be read");
         assert_eq!((&read.line, &read.record, read.damaged), (&entry.line, &entry.record, false));
     }
     for line in journal::lines(data) {
-        drop(journal::open(line));
+        drop(journal::open_as::<L>(line));
     }
 }
 

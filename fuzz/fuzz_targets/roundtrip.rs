@@ -11,6 +11,7 @@ use std::alloc::System;
 
 use cap::Cap;
 use common::{Rows, Source};
+use cutover_formats::access::AccessLine;
 use cutover_formats::codec::{self, RecordType};
 use cutover_formats::{V1, journal, layout};
 use libfuzzer_sys::arbitrary::Unstructured;
@@ -43,6 +44,7 @@ fuzz_target!(|data: &[u8]| {
     }
     let counter = source.0.number();
     let (tenant, catalog, engine) = (source.tenant(), source.catalog(), source.engine());
+    let access = source.access();
     let text = journal::encode(&tenant.journal).expect("a line can be written");
     assert_eq!(journal::decode(text.as_bytes()).as_ref(), Ok(&tenant.journal));
     let sealed = codec::seal_slot(RecordType::Tenant, counter, &tenant).expect("a slot can be written");
@@ -51,4 +53,9 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(codec::open_slot(RecordType::Catalog, &sealed), Ok((counter, catalog)));
     let sealed = codec::seal_slot(RecordType::Engine, counter, &engine).expect("a slot can be written");
     assert_eq!(codec::open_slot(RecordType::Engine, &sealed), Ok((counter, engine)));
+    let sealed = codec::seal_slot(RecordType::Access, counter, &access).expect("a slot can be written");
+    let line = journal::seal(&access.journal, Some(&sealed)).expect("a line can be written");
+    let read = journal::open_as::<AccessLine>(line.as_bytes()).expect("what was written can be read");
+    assert_eq!((&read.line, read.record.as_ref(), read.damaged), (&access.journal, Some(&sealed), false));
+    assert_eq!(codec::open_slot(RecordType::Access, &sealed), Ok((counter, access)));
 });

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use cutover::{Completion, ConflictPolicy, Failure, Launch, NewStep, ReusePolicy};
+use cutover::{Again, Completion, ConflictPolicy, Failure, Launch, NewStep, ReusePolicy};
 
 use crate::ack::{How, Report};
 use crate::who::Who;
@@ -267,8 +267,11 @@ pub fn completion(who: &Who, step: &str, by: &Who) -> Completion {
 /// What `by` hands in as it fails a step.
 #[must_use]
 pub fn failure(report: Report, by: &Who) -> Failure {
-    let retry_in = (report == Report::Retry).then(|| Duration::from_millis(by.rng("retry").u64(..10)));
-    Failure { reason: ended_by(by), retry_in }
+    let again = match report {
+        Report::Retry => Again::After(Duration::from_millis(by.rng("retry").u64(..10))),
+        _ => Again::Never,
+    };
+    Failure { reason: ended_by(by), again }
 }
 
 /// How an operation ends an instance.

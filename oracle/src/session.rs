@@ -10,17 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cutover::{
-    Completion, Defined, Durability, Ended, Ending, Engine, Error, ErrorKind, Filter, InstanceId, Launched,
-    Result, Retention, Settled, StoreSpec, Task, Tenant, TenantOptions, Worker,
+    Completion, Defined, Durability, Ended, Ending, Engine, Error, ErrorKind, Filter, Gate, InstanceId,
+    Launched, Result, Retention, Settled, StoreSpec, Task, Tenant, TenantOptions,
 };
 
 use crate::ack::{self, Ack, Answer, EndAnswer, FORMAT, How, Line, Opened, Report, Saw};
 use crate::content;
 use crate::plan::{Op, Planner};
 use crate::who::Who;
-
-/// Long enough that no lease runs out while its worker is at work.
-const LEASE: Duration = Duration::from_secs(600);
 
 /// What a session is like.
 #[derive(Debug, Clone)]
@@ -227,8 +224,8 @@ impl Session {
                 planner.absorb(found);
             }
         }
-        let worker = self.tenant.worker(format!("thread {number}"))?;
-        Ok(Thread { session: self.clone(), worker, planner })
+        let gate = self.tenant.register(format!("thread {number}"))?;
+        Ok(Thread { session: self.clone(), gate, planner })
     }
 }
 
@@ -272,7 +269,7 @@ fn opened(setup: &Setup, sessions: u64) -> Opened {
 /// A thread of a session. It may be moved to a thread of its own.
 pub struct Thread {
     session: Session,
-    worker: Worker,
+    gate: Gate,
     planner: Planner,
 }
 
@@ -335,7 +332,7 @@ impl Thread {
 
     fn work(&self, by: Who) -> Result<Ack, (Option<ack::Task>, Error)> {
         let (thread, n) = (by.thread, by.n);
-        let claimed = self.worker.claim(content::QUEUE, LEASE, Duration::ZERO).map_err(|err| (None, err))?;
+        let claimed = self.gate.claim(content::QUEUE, Duration::ZERO).map_err(|err| (None, err))?;
         let Some(task) = claimed else { return Ok(Ack::Idle { thread, n }) };
         let Some((who, step)) = content::step_of(&task.input).filter(|(_, step)| *step == task.step) else {
             let what = format!("the step {:?} of instance {} has another input", task.step, task.instance);
@@ -344,19 +341,19 @@ impl Thread {
         let report = content::report(&who, step, task.attempt);
         let settled = match report {
             Report::Completed => self.complete(&task, content::completion(&who, step, &by)),
-            Report::Retry | Report::Failed => self.worker.fail(&task, &content::failure(report, &by)),
+            Report::Retry | Report::Failed => self.gate.fail(&task, &content::failure(report, &by)),
         };
         let in_hand = ack::Task { instance: task.instance, step: task.step.clone() };
         let (done, ended) = match settled.map_err(|err| (Some(in_hand), err))? {
             Settled::Done { ended } => (true, ended),
-            Settled::Stale { .. } => (false, None),
+            Settled::Refused(_) => (false, None),
         };
         let (instance, attempt) = (task.instance, task.attempt);
         Ok(Ack::Step { thread, n, instance, step: task.step, attempt, report, done, ended })
     }
 
     fn complete(&self, task: &Task, completion: Completion) -> Result<Settled> {
-        self.worker.complete(task, completion)
+        self.gate.complete(task, completion)
     }
 
     fn end(&self, by: Who, instance: InstanceId, how: How) -> Result<Ack> {

@@ -1,4 +1,5 @@
-//! A tenant's journal: one line of JSON for each change of its status, for people and programs, and a third copy of the record.
+//! A journal: one line of JSON for each change of a record, for people and programs, and a third copy of the record. A tenant has one for its
+//! status and, once a runner was named, another one for its access.
 //!
 //! The record in the slots decides, the journal tells. Each line holds the record after the change, sealed, and is durable *before* the
 //! slots are written; so the journal is never behind them, and when both slots are unreadable its last line gives the record back. A line
@@ -6,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use cutover_formats::journal::{self, Entry};
+use cutover_formats::journal::{self, Entry, Line};
 use cutover_formats::meta::JournalLine;
 
 use super::dir::Dir;
@@ -23,28 +24,28 @@ pub(crate) struct Journal {
 }
 
 /// A journal as it was found.
-pub(crate) struct Found {
+pub(crate) struct Found<L = JournalLine> {
     dir: Dir,
     name: String,
     len: usize,
     /// By their numbers.
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, Entry<L>>,
     /// Pieces that are no lines.
     unreadable: usize,
     /// Whether it ends with a whole line.
     whole: bool,
 }
 
-impl Found {
+impl<L: Line> Found<L> {
     /// Reads the journal of this name; an empty one if there is none. Changes nothing.
     pub(crate) fn read(dir: &Dir, name: &str) -> Result<Self> {
         let text = dir.read(name)?.unwrap_or_default();
         let (mut entries, mut unreadable, mut whole) = (BTreeMap::new(), 0, text.ends_with(b"\n"));
         for line in journal::lines(&text) {
-            let entry = journal::open(line);
+            let entry = journal::open_as::<L>(line);
             whole &= text.ends_with(b"\n") && entry.is_ok();
             match entry {
-                Ok(entry) => drop(entries.insert(entry.line.seq, entry)),
+                Ok(entry) => drop(entries.insert(entry.line.seq(), entry)),
                 Err(_) => unreadable += 1,
             }
         }
@@ -59,26 +60,26 @@ impl Found {
     }
 
     /// Every line that can be read, oldest first.
-    pub(crate) fn into_lines(self) -> Vec<JournalLine> {
+    pub(crate) fn into_lines(self) -> Vec<L> {
         self.entries.into_values().map(|entry| entry.line).collect()
     }
 
     /// Makes the file end with `last`, the line of the record that decides, whose slot is `record`: adds it if it is missing, cuts off
     /// what comes after it or is torn, and writes damaged lines again. Says, in words, which lines are lost.
-    pub(crate) fn mend(self, last: &JournalLine, record: &[u8]) -> Result<(Journal, Option<String>)> {
+    pub(crate) fn mend(self, last: &L, record: &[u8]) -> Result<(Journal, Option<String>)> {
         let Self { dir, name, len, mut entries, unreadable, whole } = self;
         let before = entries.len();
-        entries.retain(|seq, entry| *seq < last.seq || entry.line == *last);
+        entries.retain(|seq, entry| *seq < last.seq() || entry.line == *last);
         let newest = entries.keys().next_back().copied().unwrap_or(0);
         let damaged = entries.values().any(|entry| entry.damaged);
         // A piece behind the last line is one that was being written.
-        let torn = usize::from(!whole && unreadable == 1 && newest + 1 >= last.seq);
-        let missing = missing(&entries, last.seq);
-        let lost = (unreadable > torn || newest + 1 < last.seq) && !missing.is_empty();
+        let torn = usize::from(!whole && unreadable == 1 && newest + 1 >= last.seq());
+        let missing = missing(&entries, last.seq());
+        let lost = (unreadable > torn || newest + 1 < last.seq()) && !missing.is_empty();
         let mut journal = Journal { dir, name, len, tried: None };
-        if damaged || unreadable > 0 || entries.len() != before || !whole || newest < last.seq {
+        if damaged || unreadable > 0 || entries.len() != before || !whole || newest < last.seq() {
             let entry = Entry { line: last.clone(), record: Some(record.to_vec()), damaged: false };
-            entries.insert(last.seq, entry);
+            entries.insert(last.seq(), entry);
             journal.rewrite(entries.values())?;
         }
         Ok((journal, lost.then(|| format!("lines {missing} of the journal could not be read and are lost"))))
@@ -86,7 +87,7 @@ impl Found {
 }
 
 /// The numbers up to `last` that are not there, as `3 to 5, 8`, but the last one, which the record has.
-fn missing(entries: &BTreeMap<u64, Entry>, last: u64) -> String {
+fn missing<L>(entries: &BTreeMap<u64, Entry<L>>, last: u64) -> String {
     let mut ranges = Vec::new();
     let mut next = 1;
     for there in entries.keys().copied().chain(std::iter::once(last)) {
@@ -106,10 +107,19 @@ impl Journal {
     }
 
     /// Adds a line and makes it durable. It counts from [`keep`](Self::keep) on.
-    pub(crate) fn append(&mut self, line: &JournalLine, record: &[u8]) -> Result<()> {
+    pub(crate) fn append<L: Line>(&mut self, line: &L, record: &[u8]) -> Result<()> {
+        self.append_all(std::slice::from_ref(line), record)
+    }
+
+    /// The same for several lines at once, of which each is sealed with this record.
+    pub(crate) fn append_all<L: Line>(&mut self, lines: &[L], record: &[u8]) -> Result<()> {
         // What an earlier try has left.
         self.cut()?;
-        let text = journal::seal(line, Some(record))? + "\n";
+        let mut text = String::new();
+        for line in lines {
+            text += &journal::seal(line, Some(record))?;
+            text.push('\n');
+        }
         self.tried = Some(self.len + text.len());
         self.dir.append(&self.name, text.as_bytes())?;
         // The name of a new file.
@@ -124,15 +134,19 @@ impl Journal {
     /// It did not: the line goes.
     pub(crate) fn cut(&mut self) -> Result<()> {
         if self.tried.is_some() {
-            self.dir.truncate(&self.name, self.len)?;
+            match self.len {
+                // It may not even be there.
+                0 => self.dir.remove(&self.name)?,
+                len => self.dir.truncate(&self.name, len)?,
+            }
             self.tried = None;
         }
         Ok(())
     }
 
     /// Every line, oldest first. Lines that cannot be read are left out.
-    pub(crate) fn read(&self) -> Result<Vec<JournalLine>> {
-        let mut lines = Found::read(&self.dir, &self.name)?.into_lines();
+    pub(crate) fn read<L: Line>(&self) -> Result<Vec<L>> {
+        let mut lines = Found::<L>::read(&self.dir, &self.name)?.into_lines();
         if self.tried.is_some() {
             // Whether its record came to be is not known.
             lines.pop();
@@ -140,7 +154,7 @@ impl Journal {
         Ok(lines)
     }
 
-    fn rewrite<'e>(&mut self, entries: impl Iterator<Item = &'e Entry>) -> Result<()> {
+    fn rewrite<'e, L: Line + 'e>(&mut self, entries: impl Iterator<Item = &'e Entry<L>>) -> Result<()> {
         let mut text = String::new();
         for entry in entries {
             text.push_str(&journal::seal(&entry.line, entry.record.as_deref())?);
@@ -200,7 +214,7 @@ mod tests {
             status: Status::stable(seq, StoreId(1)),
             entered_ms: 1,
             migration: None,
-            last: None,
+            ended: Vec::new(),
             retire: Vec::new(),
             retention: Retention { instance_ms: 1, key_ms: 1, request_ms: 1 },
             scopes: Vec::new(),
@@ -280,7 +294,7 @@ mod tests {
         let path = dir.path().join("j.jsonl");
         let (mut journal, whole) = journal(&path, 2);
         journal.append(&line(3), &record(3)).unwrap();
-        assert_eq!(journal.read().unwrap().len(), 2, "not yet");
+        assert_eq!(journal.read::<JournalLine>().unwrap().len(), 2, "not yet");
         journal.cut().unwrap();
         assert_eq!(fs::read(&path).unwrap(), whole);
         journal.append(&line(3), &record(3)).unwrap();

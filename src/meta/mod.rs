@@ -9,6 +9,8 @@
 //! meta/store-N.{a,b}   how often store N was closed in order
 //! meta/tenant-N.{a,b}  name and status of tenant N
 //! meta/tenant-N.jsonl  its journal
+//! meta/access-N.{a,b}  who may act for tenant N, once a runner was named
+//! meta/access-N.jsonl  the journal of that
 //! stores/            the stores, unless they were given another place
 //! ```
 

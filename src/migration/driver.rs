@@ -89,7 +89,12 @@ fn try_step(tenant: &Inner, control: &mut Control) -> Result<Option<Duration>> {
             tenant.shared.wake(Thread::Replicator);
             Ok(Some(DRAIN))
         }
-        Next::Drain => Ok(Some(if tenant.carry_requests()? { Duration::ZERO } else { DRAIN })),
+        Next::Drain => {
+            // Under the control: no transition is made while an instance is on its way.
+            let moving = tenant.move_stragglers(control)?;
+            let pause = if tenant.carry_requests()? { Duration::ZERO } else { DRAIN };
+            Ok(Some(moving.map_or(pause, |moving| moving.min(pause))))
+        }
         Next::Dwell => Ok(Some(dwell_left(tenant, control))),
         Next::Wait | Next::Hold | Next::Rest | Next::Quarantine => Ok(None),
     }
@@ -141,10 +146,12 @@ fn blockers(tenant: &Inner, control: &Control, most: usize) -> Result<Vec<String
             after = Some(row);
         }
     }
-    if found.len() < most
-        && let Some(row) = space.first(tenant.id, Prefix::Replaces)?
-    {
-        found.push(describe(&row));
+    for intents in [Prefix::Replaces, Prefix::Moves] {
+        if found.len() < most
+            && let Some(row) = space.first(tenant.id, intents)?
+        {
+            found.push(describe(&row));
+        }
     }
     if found.len() < most {
         found.extend(tenant.first_quarantined(&space)?);
@@ -192,9 +199,18 @@ pub(crate) fn waiting_for(tenant: &Inner, control: &Control) -> String {
     }
 }
 
+fn of_workers(behind: &[String]) -> String {
+    format!("workers that keep the earlier status: {}", behind.join(", "))
+}
+
 fn waiting_for_operations(tenant: &Inner) -> String {
     let what = "operations under the earlier status";
     let slow = slow(tenant);
+    let epoch = tenant.register.read().1.epoch;
+    let behind = tenant.sessions.behind(epoch, tenant.shared.clock.monotonic());
+    if slow.is_empty() && !behind.is_empty() {
+        return of_workers(&behind);
+    }
     if slow.is_empty() { what.to_owned() } else { format!("{what}: {}", slow.join("; ")) }
 }
 
@@ -243,9 +259,16 @@ fn wait(tenant: &Inner, control: &mut Control) -> bool {
         }
         return false;
     }
+    let status = control.record().status;
+    let behind = tenant.sessions.behind(status.epoch, tenant.shared.clock.monotonic());
+    if !behind.is_empty() {
+        if control.drive.published.is_some_and(|at| at.elapsed() > OVERDUE) {
+            report(tenant, control, format!("the phase waits for {}", of_workers(&behind)));
+        }
+        return false;
+    }
     control.drive.waited = true;
     control.drive.error = None;
-    let status = control.record().status;
     let took = control.drive.published.map(|at| at.elapsed()).unwrap_or_default();
     let (phase, epoch) = (status.phase, status.epoch);
     tenant.shared.emit(|| Event::Waited { tenant: tenant.name.clone(), phase, epoch, took });

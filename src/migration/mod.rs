@@ -8,23 +8,29 @@ pub(crate) mod decide;
 pub(crate) mod driver;
 pub mod phase;
 pub(crate) mod replicate;
+pub(crate) mod run;
 pub(crate) mod transition;
 
 use std::time::Duration;
 
-use cutover_formats::meta::{EndedMigration, JournalLine, MigrationRecord};
+use cutover_formats::limits;
+use cutover_formats::meta::{EndedMigration, JournalLine, MigrationRecord, RunId};
 use cutover_formats::{Phase, Role, Status};
 
 use self::decide::Next;
 use self::phase::Move;
+pub use self::run::Ran;
+use self::run::Verdict;
 use crate::catalog::StoreSpec;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::Plan;
 use crate::shared::Thread;
 use crate::sync::{Instant, thread};
 use crate::tenant::Tenant;
 use crate::tenant::control::{Control, CopyProgress};
 use crate::tenant::quarantine::{Quarantined, Retried};
+use crate::tenant::stragglers::{MoveProgress, Pass};
 
 /// How a migration goes. Durable with the migration.
 #[derive(Debug, Clone, Default)]
@@ -32,8 +38,13 @@ pub struct MigrationOptions {
     hold_switch: bool,
     hold_complete: bool,
     rate: u64,
+    move_rate: Option<u32>,
     dwell_ms: [u64; 7],
+    plan: Option<Plan>,
 }
+
+/// Most instances that are moved a second, unless told otherwise: their locks and commits leave room for everybody else's.
+const MOVE_RATE: u32 = 1000;
 
 impl MigrationOptions {
     /// Wait before launches are switched until [`Migration::switch`] or [`Migration::release`].
@@ -41,6 +52,10 @@ impl MigrationOptions {
     pub fn hold_switch(mut self, hold: bool) -> Self {
         self.hold_switch = hold;
         self
+    }
+
+    pub(crate) const fn holds_switch(&self) -> bool {
+        self.hold_switch
     }
 
     /// Wait before the store that has drained is given up until [`Migration::complete`] or [`Migration::release`].
@@ -54,6 +69,20 @@ impl MigrationOptions {
     #[must_use]
     pub fn rate(mut self, bytes_a_second: u64) -> Self {
         self.rate = bytes_a_second;
+        self
+    }
+
+    /// Refuse to begin if a tenant or a store came or went since this plan was made.
+    #[must_use]
+    pub fn planned(mut self, plan: Plan) -> Self {
+        self.plan = Some(plan);
+        self
+    }
+
+    /// Let [`Migration::move_stragglers`] move at most so many instances a second; 0 for no limit, 1,000 unless told otherwise.
+    #[must_use]
+    pub fn move_rate(mut self, instances_a_second: u32) -> Self {
+        self.move_rate = Some(instances_a_second);
         self
     }
 
@@ -90,6 +119,8 @@ pub struct Progress {
     pub id: Option<u64>,
     /// What was copied and compared.
     pub copy: CopyProgress,
+    /// What was moved of what lives in the store that is being left.
+    pub moves: MoveProgress,
     /// What it waits for, in words; empty if for nothing.
     pub waiting_for: String,
     /// Operations of the tenant that have been running for more than a tenth of a second: thread, what it does, for how long. With a store
@@ -125,12 +156,74 @@ impl Migration {
     ///
     /// # Errors
     /// [`IllegalMove`](ErrorKind::IllegalMove) if the tenant is not stable; [`InvalidInput`](ErrorKind::InvalidInput) for an unknown
-    /// driver, a store that it is in already, or one whose earlier rows are still being removed; [`Io`](ErrorKind::Io) if
-    /// the disk is nearly full.
+    /// driver, a store that it is in already, or one whose earlier rows are still being removed; [`Drift`](ErrorKind::Drift) if the plan
+    /// does not fit any more; [`Io`](ErrorKind::Io) if the disk is nearly full.
     pub fn start(&self, target: StoreSpec, options: MigrationOptions) -> Result<u64> {
+        let mut control = self.tenant.0.steer()?;
+        self.begin(&mut control, &target, options, None)
+    }
+
+    /// Begins a migration to `target` as an attempt at a run, unless that has been done: the same id again when it succeeded changes nothing
+    /// and says so; while it is under way, or after a crash in it, it goes on, as the attempt named now; an attempt that was cancelled or
+    /// rolled back is over, and another one begins anew. Of the migrations that have ended the latest 32 are remembered. What it says is
+    /// durable.
+    ///
+    /// # Errors
+    /// [`Conflict`](ErrorKind::Conflict) if another run is under way, or this one to another store; [`InvalidInput`](ErrorKind::InvalidInput)
+    /// for an id or attempt that is empty or longer than [`limits::MAX_NAME`]; or as [`start`](Self::start).
+    pub fn run(&self, run: &RunId, target: StoreSpec, options: MigrationOptions) -> Result<Ran> {
+        limits::check_name("the id of the run", &run.id)?;
+        limits::check_name("the name of the attempt", &run.attempt)?;
         let tenant = &*self.tenant.0;
         let mut control = tenant.steer()?;
-        transition::start(tenant, &mut control, &target, |id, now_ms| MigrationRecord {
+        control.check_exists()?;
+        let record = control.record();
+        match run::judge(run, record.migration.as_ref(), &record.ended) {
+            Verdict::Begin => self.begin(&mut control, &target, options, Some(run.clone())).map(Ran::Began),
+            Verdict::Skip(ended) => Ok(Ran::Skipped(ended)),
+            Verdict::Conflict(other) => {
+                Err(Error::new(ErrorKind::Conflict, format!("the tenant {:?} is in {other}", tenant.name)))
+            }
+            Verdict::GoOn { number, anew } => {
+                let catalog = &tenant.shared.catalog;
+                let there = record
+                    .status
+                    .target
+                    .and_then(|id| catalog.record(id))
+                    .map(|store| catalog.directory(&store));
+                if there.is_some_and(|path| path != catalog.directory_for(&target)) {
+                    let message =
+                        format!("the run {:?} is under way to another store, as migration {number}", run.id);
+                    return Err(Error::new(ErrorKind::Conflict, message));
+                }
+                if anew {
+                    let why = format!("run {:?} goes on as attempt {:?}", run.id, run.attempt);
+                    transition::persist(tenant, &mut control, "operator", &why, |record| {
+                        if let Some(migration) = &mut record.migration {
+                            migration.run = Some(run.clone());
+                        }
+                    })?;
+                }
+                Ok(Ran::GoesOn(number))
+            }
+        }
+    }
+
+    fn begin(
+        &self,
+        control: &mut Control,
+        target: &StoreSpec,
+        options: MigrationOptions,
+        run: Option<RunId>,
+    ) -> Result<u64> {
+        let tenant = &*self.tenant.0;
+        transition::check_legal(control, Move::Start)?;
+        if let Some(plan) = &options.plan
+            && let Some(drift) = plan.drift(&tenant.shared.catalog.plan())
+        {
+            return Err(Error::new(ErrorKind::Drift, format!("the plan does not fit any more: {drift}")));
+        }
+        transition::start(tenant, control, target, |id, now_ms| MigrationRecord {
             id,
             goal: Role::Target,
             hold_switch: options.hold_switch,
@@ -140,6 +233,9 @@ impl Migration {
             dwell_ms: options.dwell_ms,
             abandon: false,
             started_ms: now_ms,
+            move_older_ms: None,
+            move_rate: options.move_rate.unwrap_or(MOVE_RATE),
+            run,
         })
     }
 
@@ -250,6 +346,38 @@ impl Migration {
         self.change(&format!("rate {bytes_a_second} bytes/s"), |migration| migration.rate = bytes_a_second)
     }
 
+    /// Moves what is in the store that is being left, and was launched longer than `older_than` ago, to the store where launches go, instead of
+    /// waiting for it to end there: running instances with their steps, ended ones, and keys that have ended and are in scope. A step that a worker
+    /// holds is taken from it, which is not one of its attempts: the worker is refused as [`Moved`](crate::Refusal::Moved), and the
+    /// step is ready again. What gets old enough later goes then; with [`Duration::MAX`] nothing goes any more.
+    ///
+    /// The wish is durable when this returns; the engine follows it at its own pace ([`MigrationOptions::move_rate`],
+    /// [`Progress::moves`]), also after a restart, and after a reverse in the other direction.
+    ///
+    /// # Errors
+    /// [`IllegalMove`](ErrorKind::IllegalMove) unless the phase is `PostMigration` or `PostRollback`: only there a store drains.
+    pub fn move_stragglers(&self, older_than: Duration) -> Result<()> {
+        let tenant = &*self.tenant.0;
+        let mut control = tenant.steer()?;
+        control.check_exists()?;
+        let phase = control.record().status.phase;
+        if !matches!(phase, Phase::PostMigration | Phase::PostRollback) {
+            let legal = phase::legal_in_words(phase);
+            let message =
+                format!("cannot move stragglers in phase {phase}: no store drains; legal now: {legal}");
+            return Err(Error::new(ErrorKind::IllegalMove, message));
+        }
+        let older_ms = clock::millis(older_than);
+        let why = format!("move what was launched longer than {older_ms} ms ago");
+        transition::persist(tenant, &mut control, "operator", &why, |record| {
+            if let Some(migration) = &mut record.migration {
+                migration.move_older_ms = Some(older_ms);
+            }
+        })?;
+        control.drive.pass = Pass::default();
+        Ok(())
+    }
+
     /// Rows that cannot be read, in either store: damaged beyond what the other store has of them. They were set aside with a reason and
     /// kept nobody else from being copied, collected or worked on. A definition among them holds the switch and the end of
     /// the migration back; anything among them that is in the store that is being left holds back that it is given up. Also for a tenant that
@@ -258,6 +386,7 @@ impl Migration {
     /// # Errors
     /// If a store cannot be read at all.
     pub fn quarantine(&self) -> Result<Vec<Quarantined>> {
+        self.tenant.check_access()?;
         self.tenant.0.quarantine()
     }
 
@@ -267,6 +396,7 @@ impl Migration {
     /// # Errors
     /// If a store fails in another way than by being damaged.
     pub fn retry(&self) -> Result<Retried> {
+        self.tenant.check_access()?;
         let tenant = &*self.tenant.0;
         tenant.shared.check()?;
         let mut control = tenant.control.lock();
@@ -295,6 +425,7 @@ impl Migration {
                 "what is dropped is dropped for a reason: say which",
             ));
         }
+        self.tenant.check_access()?;
         let tenant = &*self.tenant.0;
         tenant.shared.check()?;
         let mut control = tenant.control.lock();
@@ -338,6 +469,7 @@ impl Migration {
             goal: shown.goal,
             id: shown.id,
             copy: shown.copy,
+            moves: shown.moves,
             waiting_for: shown.waiting_for,
             slow,
             error: shown.error,

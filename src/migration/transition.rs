@@ -15,9 +15,12 @@ use crate::sync::Instant;
 use crate::sync::atomic::Ordering;
 use crate::tenant::Inner;
 use crate::tenant::control::{Control, CopyProgress, Drive};
+use crate::tenant::stragglers::MoveProgress;
 
 /// Free bytes without which no migration begins.
 const FREE_BYTES: u64 = 64 << 20;
+/// So many of a tenant's ended migrations are remembered: what somebody asks for again was asked for before not long ago.
+pub(crate) const ENDED: usize = 32;
 
 /// Refuses a move that is not legal in the present phase, in words.
 pub(crate) fn check_legal(control: &Control, tried: Move) -> Result<()> {
@@ -111,13 +114,17 @@ pub(crate) fn make(tenant: &Inner, control: &mut Control, made: Move, who: &str,
         record.status = status;
         record.entered_ms = now_ms;
         if status.phase == Phase::Stable {
-            let id = record.migration.take().map_or(0, |migration| migration.id);
+            let (id, run) =
+                record.migration.take().map_or((0, None), |migration| (migration.id, migration.run));
             let outcome = match before.phase {
                 Phase::PreMigration => Outcome::Cancelled,
                 Phase::PostMigration => Outcome::Completed,
                 _ => Outcome::RolledBack,
             };
-            record.last = Some(EndedMigration { id, outcome, at_ms: now_ms });
+            if record.ended.len() >= ENDED {
+                record.ended.remove(0);
+            }
+            record.ended.push(EndedMigration { id, run, outcome, at_ms: now_ms });
             record.retire.extend(left.and_then(|role| before.store(role)));
         } else if let Some(migration) = &mut record.migration
             && made == Move::Reverse
@@ -137,9 +144,9 @@ pub(crate) fn make(tenant: &Inner, control: &mut Control, made: Move, who: &str,
 /// Publishes what the record says and begins the wait for everybody who acted on the status before.
 pub(crate) fn publish(tenant: &Inner, control: &mut Control, from: Phase) {
     let status = control.record().status;
-    let copy = match from {
-        Phase::Stable => CopyProgress::default(),
-        _ => control.drive.copy,
+    let (copy, moves) = match from {
+        Phase::Stable => (CopyProgress::default(), MoveProgress::default()),
+        _ => (control.drive.copy, control.drive.moves),
     };
     // Between these two nothing can come apart: definitions went to both stores throughout.
     let verified = status.phase == Phase::PreRollback && control.drive.verified;
@@ -152,6 +159,7 @@ pub(crate) fn publish(tenant: &Inner, control: &mut Control, from: Phase) {
         verified,
         mends,
         copy,
+        moves,
         ..Drive::default()
     };
     let (to, epoch) = (status.phase, status.epoch);

@@ -9,6 +9,7 @@ use cutover_formats::codec::RecordType;
 use cutover_formats::meta::{EndedMigration, JournalLine, Retention, TenantRecord};
 use cutover_formats::{Phase, Role, TenantId};
 
+use super::stragglers::{MoveProgress, Pass};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::dir::Dir;
 use crate::meta::journal::{Found, Journal};
@@ -56,6 +57,10 @@ pub(crate) struct Drive {
     pub(crate) failed: bool,
     /// What was copied and compared so far.
     pub(crate) copy: CopyProgress,
+    /// Which instances were looked at, to be moved.
+    pub(crate) pass: Pass,
+    /// How many were moved so far.
+    pub(crate) moves: MoveProgress,
 }
 
 /// What people are shown of a migration besides its status.
@@ -65,6 +70,7 @@ pub(crate) struct Shown {
     pub(crate) id: Option<u64>,
     pub(crate) last: Option<EndedMigration>,
     pub(crate) copy: CopyProgress,
+    pub(crate) moves: MoveProgress,
     pub(crate) error: Option<String>,
     pub(crate) waiting_for: String,
     /// As counted last.
@@ -168,8 +174,9 @@ impl Control {
         Shown {
             goal: migration.map_or(Role::Initial, |migration| migration.goal),
             id: migration.map(|migration| migration.id),
-            last: self.record.last,
+            last: self.record.ended.last().cloned(),
             copy: self.drive.copy,
+            moves: self.drive.moves,
             error: self.drive.error.clone(),
             waiting_for,
             quarantined,
@@ -268,7 +275,7 @@ pub(crate) fn look(meta: &Dir, id: TenantId) -> Result<Option<TenantRecord>> {
 
 /// Every line of a tenant's journal, oldest first, for whoever only looks: nothing is mended.
 pub(crate) fn look_at_journal(meta: &Dir, id: TenantId) -> Result<Vec<JournalLine>> {
-    Ok(Found::read(meta, &journal_name(id))?.into_lines())
+    Ok(Found::<JournalLine>::read(meta, &journal_name(id))?.into_lines())
 }
 
 /// The numbers of all tenants that have files.

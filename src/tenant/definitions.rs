@@ -73,7 +73,7 @@ impl Tenant {
         limits::check_size("the content type", content_type.len(), limits::MAX_NAME)?;
         limits::check_size("the body of the definition", body.len(), MAX_DEFINITION)?;
         let tenant = &*self.0;
-        let op = tenant.enter("define")?;
+        let op = tenant.admit(&self.1, "define")?;
         let _lock = tenant.locks.definitions.lock((tenant.id, name, version));
         let id = row(name, version);
         let digest: [u8; 32] = Sha256::digest(body).into();
@@ -106,7 +106,7 @@ impl Tenant {
     pub fn definition(&self, name: &str, version: u32) -> Result<Option<Definition>> {
         limits::check_name("the name of the definition", name)?;
         let tenant = &*self.0;
-        let op = tenant.enter("read a definition")?;
+        let op = tenant.admit(&self.1, "read a definition")?;
         let id = row(name, version);
         let mut record = match tenant.known.has(name, version) {
             // One that is damaged here may be whole in the other store.

@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use cutover_formats::limits::{self, MAX_PAYLOAD};
 use cutover_formats::record::{
-    Ending, InstanceEnd, InstanceRecord, KeyEnd, KeyRecord, NoteRecord, PayloadRecord, StepState,
+    Ending, InstanceEnd, InstanceRecord, KeyEnd, KeyRecord, NoteRecord, PayloadRecord,
 };
 use cutover_formats::{Expiring, InstanceId, NoteId, Prefix, Record, RowId, StoreId};
 
 use super::launch::New;
 use super::quarantine::readable;
-use super::types::{Ended, short_reason};
+use super::queue::ready_row;
+use super::seats::Caller;
+use super::types::Ended;
 use super::{Inner, Operation, Tenant};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, short_reason};
 use crate::shared::Thread;
 use crate::store::Write;
 use crate::store::space::{Changes, Space, raw_rows};
@@ -32,21 +34,21 @@ impl Tenant {
     /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
     pub fn end(&self, id: InstanceId, ending: Ending, output: &[u8], reason: &str) -> Result<Ended> {
         limits::check_size("the output of the instance", output.len(), MAX_PAYLOAD)?;
-        self.0.with_locked(id, "end an instance", |op, space, record| {
+        self.0.with_locked(&self.1, id, "end an instance", Ended::Before, |op, space, record| {
             self.0.end_now(op, space, id, record, &How { ending, reason, output }, Changes::default())?;
             Ok(Ended::Now)
         })
     }
 
     /// Asks an instance to stop: its workers are told at their next heartbeat, none of its steps is given out any more, and it ends
-    /// as [`Ending::Cancelled`] when the last one that is held is settled or its lease runs out; at once if none is held. The request is
-    /// durable when it returns.
+    /// as [`Ending::Cancelled`] when the last one that is held is settled or its lease runs out; at once if none is held. Steps that wait for
+    /// a decision are not waited for. The request is durable when it returns.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
     pub fn cancel(&self, id: InstanceId, reason: &str) -> Result<Ended> {
-        self.0.with_locked(id, "cancel an instance", |op, space, mut record| {
-            if self.0.leases.holders(id) == 0 {
+        self.0.with_locked(&self.1, id, "cancel an instance", Ended::Before, |op, space, mut record| {
+            if self.0.sessions.holders(id, self.0.shared.clock.monotonic()) == 0 {
                 let how = How { ending: Ending::Cancelled, reason, output: &[] };
                 self.0.end_now(op, space, id, record, &how, Changes::default())?;
                 return Ok(Ended::Now);
@@ -57,7 +59,7 @@ impl Tenant {
             changes.put(RowId::Instance { id }, Record::Instance(record));
             self.0.commit(space, &changes)?;
             // Not before it is durable: of a request that failed nobody is told.
-            self.0.leases.ask_to_stop(id);
+            self.0.sessions.ask_to_stop(id, self.0.shared.clock.monotonic());
             Ok(Ended::Asked)
         })
     }
@@ -67,7 +69,7 @@ impl Tenant {
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such instance.
     pub fn terminate(&self, id: InstanceId, reason: &str) -> Result<Ended> {
-        self.0.with_locked(id, "terminate an instance", |op, space, record| {
+        self.0.with_locked(&self.1, id, "terminate an instance", Ended::Before, |op, space, record| {
             let how = How { ending: Ending::Terminated, reason, output: &[] };
             self.0.end_now(op, space, id, record, &how, Changes::default())?;
             Ok(Ended::Now)
@@ -111,14 +113,16 @@ impl Inner {
         }
     }
 
-    /// Runs `act` on a live instance, with its key and itself locked.
-    pub(super) fn with_locked(
+    /// Runs `act` on a live instance, with its key and itself locked. One that has ended before is answered with `ended`.
+    pub(super) fn with_locked<T>(
         &self,
+        caller: &Caller,
         id: InstanceId,
         what: &'static str,
-        act: impl FnOnce(&Operation<'_>, &Arc<Space>, InstanceRecord) -> Result<Ended>,
-    ) -> Result<Ended> {
-        let op = self.enter(what)?;
+        ended: impl FnOnce(Ending) -> T,
+        act: impl FnOnce(&Operation<'_>, &Arc<Space>, InstanceRecord) -> Result<T>,
+    ) -> Result<T> {
+        let op = self.admit(caller, what)?;
         // The key of an instance never changes, so a look without locks says which one to lock.
         let (_, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
         let _key = record.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
@@ -126,7 +130,7 @@ impl Inner {
         self.doubts.check(&RowId::Instance { id })?;
         let (space, record) = op.locate(self.id, id)?.ok_or_else(|| not_found(id))?;
         match &record.ended {
-            Some(end) => Ok(Ended::Before(end.ending)),
+            Some(end) => Ok(ended(end.ending)),
             None => act(&op, space, record),
         }
     }
@@ -146,6 +150,22 @@ impl Inner {
         self.commit(space, &changes)?;
         self.after_end(id, deadline);
         Ok(())
+    }
+
+    /// Ends an instance, one of whose steps `changes` fail for good. Says how: whoever was asked to stop has not failed.
+    pub(super) fn end_failed(
+        &self,
+        op: &Operation<'_>,
+        space: &Space,
+        id: InstanceId,
+        mut record: InstanceRecord,
+        why: &str,
+        changes: Changes,
+    ) -> Result<Ending> {
+        let ending = if record.cancel_requested { Ending::Cancelled } else { Ending::Failed };
+        record.open_steps = record.open_steps.saturating_sub(1);
+        self.end_now(op, space, id, record, &How { ending, reason: why, output: &[] }, changes)?;
+        Ok(ending)
     }
 
     /// Adds what ends an instance: its head, its output, its key, its open steps, its deadlines. Returns the first of
@@ -191,7 +211,7 @@ impl Inner {
         Ok(now_ms.saturating_add(retention.instance_ms.min(retention.key_ms)))
     }
 
-    /// Takes the steps that are still ready out of the ready queue.
+    /// Takes the rows of its steps out of the ready family: those that wait for a worker, and those that wait for a decision.
     fn add_unready(&self, changes: &mut Changes, space: &Space, instance: InstanceId) -> Result<()> {
         let mut after: Option<RowId<'static>> = None;
         loop {
@@ -201,14 +221,7 @@ impl Inner {
             for (row, record) in steps.rows {
                 match (row, record) {
                     (RowId::Step { step, .. }, Ok(Record::Step(record))) => {
-                        if let StepState::Ready { at_ms } = record.state {
-                            changes.delete(RowId::Ready {
-                                queue: record.queue.into(),
-                                at_ms,
-                                instance,
-                                step,
-                            });
-                        }
+                        ready_row(instance, &step, &record).into_iter().for_each(|row| changes.delete(row));
                     }
                     // It does not keep its instance from ending; the collector sets it aside.
                     (RowId::Step { step, .. }, Err(_)) => {
@@ -224,7 +237,7 @@ impl Inner {
     }
 
     fn after_end(&self, id: InstanceId, deadline: u64) {
-        self.leases.end_instance(id);
+        self.sessions.end_instance(id);
         self.announce(Vec::new(), Some(deadline));
         self.waiters.ended();
     }
@@ -312,6 +325,11 @@ impl Inner {
             Error::with_source(ErrorKind::Indeterminate, BEGUN, err)
         })
     }
+}
+
+/// Why an instance ended with a step that failed for this reason.
+pub(super) fn why_failed(step: &str, reason: &str) -> String {
+    format!("step {step:?} failed: {}", short_reason(reason))
 }
 
 pub(super) fn not_found(id: InstanceId) -> Error {

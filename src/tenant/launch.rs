@@ -9,12 +9,14 @@
 //! (I3): the pin is held until the commit has ended, and whoever closes waits for it.
 
 use cutover_formats::record::{
-    Answer, Ending, InstanceRecord, KeyRecord, PayloadRecord, RequestRecord, StepRecord, StepState,
+    Answer, Ending, InstanceRecord, KeyRecord, PayloadRecord, RequestRecord, RetryRecord, StepRecord,
+    StepState,
 };
 use cutover_formats::{Expiring, InstanceId, Record, RowId, StoreId};
 use sha2::{Digest as _, Sha256};
 
-use super::queue::Entry;
+use super::queue::{Entry, put_step};
+use super::seats::Caller;
 use super::types::{ConflictPolicy, Launch, Launched, NewStep, ReusePolicy};
 use super::{Inner, Operation, Tenant};
 use crate::clock;
@@ -36,7 +38,7 @@ impl Tenant {
         launch.check()?;
         let digest = launch.request_id.as_ref().map(|_| digest(launch));
         loop {
-            if let Some(answer) = self.0.try_launch(launch, digest)? {
+            if let Some(answer) = self.0.try_launch(&self.1, launch, digest)? {
                 return Ok(answer.into());
             }
             if launch.abort_on_change {
@@ -101,8 +103,13 @@ fn decide(key: KeyState, conflict: ConflictPolicy, reuse: ReusePolicy) -> Decisi
 
 impl Inner {
     /// One try; `None` if the status changed before the commit.
-    fn try_launch(&self, launch: &Launch, digest: Option<[u8; 32]>) -> Result<Option<Answer>> {
-        let op = self.enter("launch")?;
+    fn try_launch(
+        &self,
+        caller: &Caller,
+        launch: &Launch,
+        digest: Option<[u8; 32]>,
+    ) -> Result<Option<Answer>> {
+        let op = self.admit(caller, "launch")?;
         let _key = launch.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
         let _request = launch.request_id.as_ref().and_then(|id| self.locks.requests.lock((self.id, id)));
         if let Some(answer) = self.answered(&op, launch, digest)? {
@@ -202,7 +209,6 @@ impl Inner {
             if record.ended.is_some_and(|end| end.out_of_scope_ms <= now_ms) {
                 continue;
             }
-            let rank = |record: &KeyRecord| (record.ended.is_none(), record.epoch);
             if best.as_ref().is_none_or(|other| rank(other) < rank(&record)) {
                 best = Some(record);
             }
@@ -262,6 +268,11 @@ impl Inner {
     }
 }
 
+/// Of two records of a key, in two stores, the higher one is true.
+pub(super) fn rank(record: &KeyRecord) -> (bool, u64) {
+    (record.ended.is_none(), record.epoch)
+}
+
 /// A launch as rows.
 pub(super) struct New {
     pub(super) id: InstanceId,
@@ -313,7 +324,7 @@ impl New {
     }
 }
 
-/// Adds a new step, and the row of the ready queue if it is ready.
+/// Adds a new step, and its row of the ready queue if it is ready.
 pub(super) fn add_step(
     changes: &mut Changes,
     store: StoreId,
@@ -325,16 +336,23 @@ pub(super) fn add_step(
         state,
         queue: step.queue.clone(),
         input: step.input.clone(),
+        saved: Vec::new(),
         result: Vec::new(),
-        max_attempts: step.max_attempts,
+        retry: step.retry.record(),
+        counted_from: 0,
+        counted_ms: ready_ms(state),
         history: Vec::new(),
         revision: 1,
     };
-    changes.put(RowId::Step { instance, step: step.name.clone().into() }, Record::Step(record));
-    let StepState::Ready { at_ms } = state else { return None };
-    let entry = Entry { at_ms, instance, step: step.name.clone(), queue: step.queue.clone(), store };
-    changes.mark(entry.row());
-    Some(entry)
+    put_step(changes, store, instance, &step.name, None, record)
+}
+
+/// From when on a step that was not ready before may be tried: from then on its time counts.
+pub(super) fn ready_ms(state: StepState) -> u64 {
+    match state {
+        StepState::Ready { at_ms } => at_ms,
+        _ => 0,
+    }
 }
 
 /// What a request id stands for. Each part is preceded by its length, so that no two requests look alike.
@@ -356,7 +374,9 @@ fn digest(launch: &Launch) -> [u8; 32] {
         part(step.name.as_bytes());
         part(step.queue.as_bytes());
         part(&step.input);
-        part(&[step.parents.to_le_bytes(), step.max_attempts.to_le_bytes()].concat());
+        let RetryRecord { first_ms, most_ms, attempts, within_ms } = step.retry.record();
+        part(&[step.parents.to_le_bytes(), attempts.to_le_bytes()].concat());
+        part(&[first_ms.to_le_bytes(), most_ms.to_le_bytes(), within_ms.to_le_bytes()].concat());
     }
     hash.finalize().into()
 }

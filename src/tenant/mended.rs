@@ -4,7 +4,7 @@
 //! it and nothing is decided without it. Everybody who used the failed handle has let go of it by then, so what failed is all noted
 //! as in doubt, and what is not noted had succeeded. Then, before the new handle is used:
 //!
-//! 1. replacements that were begun are finished, and keys that are live twice are resolved, under the locks of what they touch: the
+//! 1. moves and replacements that were begun are finished, and keys that are live twice are resolved, under the locks of what they touch: the
 //!    other store goes on meanwhile (I1);
 //! 2. what is in memory about the store is forgotten and read again: its part of the ready queue, the deadlines, the definitions that are
 //!    known, what a migration has compared. Leases stay: each report looks at the step itself;
@@ -43,7 +43,7 @@ impl Inner {
     /// # Errors
     /// If what has to be finished first cannot be. The store is not in use then.
     pub(crate) fn take_into_use(&self, new: &Arc<Space>) -> Result<()> {
-        let op = self.enter_with("open a store again", Some(new))?;
+        let op = self.enter_with("open a store again", None, Some(new))?;
         // If the other store has failed too, what needs both stays in doubt until both are there, and this one serves the rest. What
         // the other one's failed handle shows may be lost, so nothing is finished by it.
         let other_failed = || op.home_first().any(|space| space.id != new.id && space.failure().is_some());
@@ -98,6 +98,7 @@ impl Inner {
     fn finish(&self, op: &Operation<'_>) -> Result<Vec<u64>> {
         let mut over = self.doubts.openings();
         over.retain(|opening| op.both().all(|space| space.opening != *opening));
+        self.settle_moves(op)?;
         self.redo_replaces(op)?;
         self.resolve_doubles(op)?;
         Ok(over)

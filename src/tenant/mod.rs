@@ -3,46 +3,66 @@
 //! Every operation has the same beginning: [`Inner::enter`] pins, reads the status, and looks up the store where launches go
 //! and, while there are two, the other one. After it come the locks, in the order of [`crate::locks`].
 
+pub(crate) mod access;
 pub(crate) mod control;
 mod definitions;
 mod doubts;
 mod end;
+mod gate;
 mod launch;
-mod leases;
 mod mended;
+mod outside;
+#[cfg(feature = "proxy")]
+mod ports;
 pub(crate) mod quarantine;
 mod query;
 mod queue;
+mod relocate;
 pub(crate) mod repair;
 mod requests;
+pub(crate) mod retry;
+pub(crate) mod seats;
+pub(crate) mod sessions;
 mod show;
 mod steps;
+pub(crate) mod stragglers;
 pub(crate) mod types;
+pub(crate) mod undecided;
 mod waiters;
+mod warm;
 
 use std::sync::Arc;
 
 use cutover_formats::record::InstanceRecord;
 use cutover_formats::{InstanceId, NoteId, Phase, RowId, Status, StoreId, TenantId};
 
+use self::access::AccessControl;
 use self::control::{Control, Shown};
 use self::definitions::Known;
 use self::doubts::Doubts;
-use self::leases::Leases;
+pub use self::gate::Gate;
+pub use self::outside::Called;
+#[cfg(feature = "proxy")]
+pub use self::ports::Proxied;
 use self::queue::ReadyQueue;
-pub use self::steps::Worker;
+pub(crate) use self::queue::ready_row;
+use self::seats::{Caller, Seats};
+use self::sessions::Sessions;
 use self::waiters::Waiters;
 use crate::error::{Error, ErrorKind, Result};
 use crate::locks::Locks;
 use crate::shared::Shared;
 use crate::status::{Pin, Register, Seq};
 use crate::store::space::Space;
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, RwLock};
 
 /// A tenant of an open engine. Cheap to clone; all clones are the same tenant.
+///
+/// One from [`Engine::tenant`](crate::Engine::tenant) is the door of clients: it is served whichever runner acts for the tenant, and waits a little while the
+/// tenant changes hands. One from [`Runner::tenant`](crate::Runner::tenant) is that runner's, and is served while it is the primary.
 #[derive(Clone)]
-pub struct Tenant(pub(crate) Arc<Inner>);
+pub struct Tenant(pub(crate) Arc<Inner>, pub(crate) Caller);
 
 /// What a tenant is in memory.
 pub(crate) struct Inner {
@@ -64,11 +84,14 @@ pub(crate) struct Inner {
     pub(crate) mends: AtomicU64,
     /// The tenant's own: one whose store hangs holds up nobody else.
     pub(crate) locks: Locks,
-    deleted: AtomicBool,
+    /// Who may act, durably; the lock under which that is changed. Taken after the control where both are.
+    pub(crate) access: Mutex<AccessControl>,
+    /// What of that every operation looks at.
+    pub(crate) seats: Seats,
     known: Known,
     doubts: Doubts,
     queue: ReadyQueue,
-    leases: Leases,
+    pub(crate) sessions: Sessions,
     waiters: Waiters,
 }
 
@@ -127,7 +150,12 @@ impl Operation<'_> {
 }
 
 impl Inner {
-    pub(crate) fn new(shared: Arc<Shared>, control: Control, spaces: Vec<Arc<Space>>) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        control: Control,
+        access: AccessControl,
+        spaces: Vec<Arc<Space>>,
+    ) -> Self {
         let record = control.record();
         Self {
             id: record.id,
@@ -140,28 +168,36 @@ impl Inner {
             next_expiry: AtomicU64::new(0),
             mends: AtomicU64::new(0),
             locks: Locks::default(),
-            deleted: AtomicBool::new(false),
+            seats: Seats::of_record(access.record()),
+            access: Mutex::new(access),
             known: Known::default(),
             doubts: Doubts::default(),
             queue: ReadyQueue::default(),
-            leases: Leases::default(),
+            sessions: Sessions::default(),
             waiters: Waiters::default(),
             shared,
         }
     }
 
-    /// Begins an operation: pin, then read the status. `what` names it to whoever waits for it.
+    /// Begins an operation of the engine's own: pin, then read the status. `what` names it to whoever waits for it.
     pub(crate) fn enter(&self, what: &'static str) -> Result<Operation<'_>> {
-        self.enter_with(what, None)
+        self.enter_with(what, None, None)
     }
 
-    /// The same with `instead` in the place of the store of its number.
-    fn enter_with(&self, what: &'static str, instead: Option<&Arc<Space>>) -> Result<Operation<'_>> {
+    /// Begins an operation for a client or a runner, if it is let in; waits for the end of a flip. Nothing is held before this.
+    pub(crate) fn admit(&self, caller: &Caller, what: &'static str) -> Result<Operation<'_>> {
+        self.enter_with(what, Some(caller), None)
+    }
+
+    /// The same for anybody, with `instead` in the place of the store of its number.
+    fn enter_with(
+        &self,
+        what: &'static str,
+        caller: Option<&Caller>,
+        instead: Option<&Arc<Space>>,
+    ) -> Result<Operation<'_>> {
         self.shared.check()?;
-        let pin = self.shared.pins.pin(self.id, what);
-        if self.deleted.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::NotFound, format!("the tenant {:?} was deleted", self.name)));
-        }
+        let pin = self.pin_for(caller, what)?;
         let (seq, status) = self.register.read();
         let space = |id: Option<StoreId>| match instead {
             Some(space) if Some(space.id) == id => Ok(Arc::clone(space)),
@@ -194,12 +230,13 @@ impl Inner {
 
     /// From now on nothing is served any more; what is under way has its pin.
     pub(crate) fn mark_deleted(&self) {
-        self.deleted.store(true, Ordering::Release);
+        self.seats.mark_deleted();
         self.queue.wake_all();
     }
 
     /// Somebody may be waiting in a call that will never be answered.
     pub(crate) fn wake_callers(&self) {
+        self.seats.wake_all();
         self.queue.wake_all();
         self.waiters.wake_all();
     }

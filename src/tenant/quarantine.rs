@@ -5,13 +5,12 @@
 //! anything that is set aside in a store holds back that the store is given up. An entry goes when its row can be read again, or
 //! when somebody drops it with a reason that goes into the journal.
 
-use cutover_formats::record::{KeyRecord, QuarantineRecord, StepState};
+use cutover_formats::record::{KeyRecord, QuarantineRecord};
 use cutover_formats::{Expiring, Family, InstanceId, NoteId, Prefix, Record, RowId, StoreId};
 
 use super::queue::Entry;
-use super::types::short_reason;
 use super::{Inner, Operation};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, short_reason};
 use crate::event::Event;
 use crate::store::space::{Changes, Damage, Space};
 
@@ -198,7 +197,7 @@ impl Inner {
                 }
                 self.remove_instance(space, *id, &mut changes)?;
                 self.remove_damaged(space, row.as_ref(), &noted.note, &changes)?;
-                self.leases.end_instance(*id);
+                self.sessions.end_instance(*id);
                 self.waiters.ended();
                 Ok(())
             }
@@ -358,13 +357,12 @@ impl Inner {
         let (RowId::Instance { id } | RowId::Step { instance: id, .. }) = row else { return Ok(Vec::new()) };
         let mut entries = Vec::new();
         let survey = space.survey(self.id, Prefix::StepsOf(*id), None, usize::MAX, u64::MAX)?;
+        let now = self.shared.clock.monotonic();
         for (row, record) in survey.rows {
             if let (RowId::Step { instance, step }, Ok(Record::Step(record))) = (row, record)
-                && let StepState::Ready { at_ms } = record.state
-                && !self.leases.is_held(instance, &step)
+                && !self.sessions.is_held(instance, &step, now)
             {
-                let (step, queue, store) = (step.into_owned(), record.queue, space.id);
-                entries.push(Entry { at_ms, instance, step, queue, store });
+                entries.extend(Entry::of(space.id, instance, &step, &record));
             }
         }
         Ok(entries)
@@ -418,7 +416,7 @@ impl Inner {
         self.ready_rows(space, id, None, changes)
     }
 
-    /// Adds the removal of the rows of the ready queue of an instance, or of one step of it.
+    /// Adds the removal of the rows of the ready family of an instance, or of one step of it, whose state cannot say which they are.
     pub(super) fn ready_rows(
         &self,
         space: &Space,

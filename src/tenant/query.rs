@@ -25,7 +25,7 @@ impl Tenant {
     /// # Errors
     /// If a store cannot be read.
     pub fn instance(&self, id: InstanceId) -> Result<Option<Instance>> {
-        let op = self.0.enter("query by id")?;
+        let op = self.0.admit(&self.1, "query by id")?;
         let _instance = self.0.locks.instances.lock((self.0.id, id));
         self.0.show(&op, id)
     }
@@ -38,7 +38,7 @@ impl Tenant {
         limits::check_name("the scope of the key", scope)?;
         limits::check_key(key)?;
         loop {
-            let op = self.0.enter("query by key")?;
+            let op = self.0.admit(&self.1, "query by key")?;
             // Without the key lock a query could see neither of two holders that follow each other, or the older one.
             let _key = self.0.locks.keys.lock((self.0.id, (scope, key)));
             let found = match self.0.key_record(&op, scope, key)? {
@@ -61,7 +61,7 @@ impl Tenant {
         let tenant = &*self.0;
         // A page without room would not say where the next one starts.
         let limit = limit.max(1);
-        let op = tenant.enter("list")?;
+        let op = tenant.admit(&self.1, "list")?;
         let now_ms = tenant.shared.now_ms();
         let mut heads = Vec::new();
         // What lies behind the end of any page that is not the last of its store is not known yet.
@@ -168,7 +168,9 @@ impl Tenant {
     /// # Errors
     /// If a store cannot be read.
     pub fn input(&self, id: InstanceId) -> Result<Option<Vec<u8>>> {
-        let op = self.0.enter("read an input")?;
+        let op = self.0.admit(&self.1, "read an input")?;
+        // Without the lock it could be gone from where the instance was found, because that moves.
+        let _instance = self.0.locks.instances.lock((self.0.id, id));
         let Some((space, _)) = op.locate(self.0.id, id)? else { return Ok(None) };
         let payload = space.payload(self.0.id, &RowId::Input { id })?;
         Ok(Some(payload.map(|payload| payload.bytes).unwrap_or_default()))
@@ -180,7 +182,7 @@ impl Tenant {
     /// If a store cannot be read.
     pub fn step_result(&self, instance: InstanceId, step: &str) -> Result<Option<Vec<u8>>> {
         limits::check_name("the name of the step", step)?;
-        let op = self.0.enter("read a result")?;
+        let op = self.0.admit(&self.1, "read a result")?;
         let _instance = self.0.locks.instances.lock((self.0.id, instance));
         self.0.doubts.check(&RowId::Instance { id: instance })?;
         let row = RowId::Step { instance, step: step.into() };

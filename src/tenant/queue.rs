@@ -8,15 +8,21 @@
 //! A step is offered after its commit. A fill reads the store while holding the lock of the queue, so an offer comes either
 //! before the fill begins, whose scan then sees the row, or after the mark has moved. An entry is only a hint: whoever
 //! takes one looks at the step itself, under the instance's lock, before acting.
+//!
+//! A step that waits for a decision has a row in the same family, under [`UNDECIDED`] in the place of its queue. It is in no lane: no
+//! worker claims from there. Which row a step has is said in one place ([`ready_row`]), and whoever writes a step moves its row with it
+//! ([`put_step`]).
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use cutover_formats::{InstanceId, Prefix, RowId, StoreId, TenantId};
+use cutover_formats::keys::UNDECIDED;
+use cutover_formats::record::{StepRecord, StepState};
+use cutover_formats::{InstanceId, Prefix, Record, RowId, StoreId, TenantId};
 
 use crate::error::Result;
-use crate::store::space::Space;
+use crate::store::space::{Changes, Space};
 use crate::sync::{Condvar, Mutex};
 
 /// Most entries of a lane in memory.
@@ -25,6 +31,35 @@ const LANE: usize = 4096;
 const LANES: usize = 64;
 /// Rows that one fill reads.
 const FILL: usize = 512;
+
+/// The row of the ready family that belongs to a step as it is, if there is one.
+pub(crate) fn ready_row(instance: InstanceId, step: &str, record: &StepRecord) -> Option<RowId<'static>> {
+    let (queue, at_ms) = match record.state {
+        StepState::Ready { at_ms } => (record.queue.as_str(), at_ms),
+        StepState::NeedsDecision { since_ms } => (UNDECIDED, since_ms),
+        StepState::Waiting { .. } | StepState::Completed | StepState::Failed => return None,
+    };
+    let (queue, step) = (queue.to_owned().into(), step.to_owned().into());
+    Some(RowId::Ready { queue, at_ms, instance, step })
+}
+
+/// Writes a step, and in the place of the row that it had `before` the one that belongs to it now. Returns what is to be offered when that is
+/// committed.
+pub(super) fn put_step(
+    changes: &mut Changes,
+    store: StoreId,
+    instance: InstanceId,
+    step: &str,
+    before: Option<RowId<'static>>,
+    record: StepRecord,
+) -> Option<Entry> {
+    // Of two changes of one row the later one wins, if it stays the same.
+    before.into_iter().for_each(|row| changes.delete(row));
+    ready_row(instance, step, &record).into_iter().for_each(|row| changes.mark(row));
+    let entry = Entry::of(store, instance, step, &record);
+    changes.put(RowId::Step { instance, step: step.to_owned().into() }, Record::Step(record));
+    entry
+}
 
 /// A step that may be ready.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,13 +72,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn row(&self) -> RowId<'static> {
-        RowId::Ready {
-            queue: self.queue.clone().into(),
-            at_ms: self.at_ms,
-            instance: self.instance,
-            step: self.step.clone().into(),
-        }
+    /// A step that waits for a worker.
+    pub(super) fn of(store: StoreId, instance: InstanceId, step: &str, record: &StepRecord) -> Option<Self> {
+        let StepState::Ready { at_ms } = record.state else { return None };
+        Some(Self { at_ms, instance, step: step.to_owned(), queue: record.queue.clone(), store })
     }
 
     fn place(&self) -> Place {

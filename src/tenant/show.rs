@@ -30,7 +30,7 @@ impl fmt::Debug for NewStep {
             .field("queue", &self.queue)
             .field("input", &Hidden(&self.input))
             .field("parents", &self.parents)
-            .field("max_attempts", &self.max_attempts)
+            .field("retry", &self.retry)
             .finish()
     }
 }
@@ -73,6 +73,7 @@ impl fmt::Debug for Task {
             .field("step", &self.step)
             .field("queue", &self.queue)
             .field("input", &Hidden(&self.input))
+            .field("saved", &Hidden(&self.saved))
             .field("token", &self.token)
             .field("attempt", &self.attempt)
             .field("definition", &self.definition)

@@ -1,178 +1,37 @@
-//! Workers and steps: claim, heartbeat, complete, fail.
+//! What a worker's calls come to: a step is given out, its state saved, reported, offered to those that come after it, or tried again.
 //!
-//! A worker holds a step under a lease with a fencing token. Every report is checked against the lease under the instance's lock, in the
-//! same critical section as its commit (I9): one that comes after the lease ran out, or with a token that is not the current
-//! one, is refused and changes nothing.
+//! Every report is checked against the lease under the instance's lock, in the same critical section as its commit (I9): one that comes
+//! after the lease ran out, or with a token that is not the current one, is refused and changes nothing.
 
 use std::time::Duration;
 
-use cutover_formats::limits::{self, MAX_PAYLOAD};
 use cutover_formats::record::{Assignment, Ending, InstanceRecord, StepRecord, StepState};
 use cutover_formats::{Record, RowId};
 
-use super::end::How;
-use super::launch::add_step;
-use super::leases::Lease;
+use super::end::{How, why_failed};
+use super::launch::{add_step, ready_ms};
 use super::quarantine::readable;
-use super::queue::{Entry, Next};
-use super::types::{Beat, Completion, Failure, NewStep, Settled, Task, check_steps, short_reason};
-use super::{Inner, Operation, Tenant};
+use super::queue::{Entry, Next, put_step, ready_row};
+use super::retry::{self, Used};
+use super::seats::Caller;
+use super::sessions::{Lease, Refusal, SessionId};
+use super::types::{Again, Completion, Failure, NewStep, Saved, Settled, Task};
+use super::{Inner, Operation};
 use crate::clock;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, short_reason};
 use crate::store::space::{Changes, Space};
-use crate::sync::Instant;
+use crate::sync;
 
-/// Longest time a blocked claim sleeps without looking.
-const NAP: Duration = Duration::from_secs(1);
-
-const SETTLED: &str = "the step is settled already";
-const EXPIRED: &str = "the lease has run out, or the step was given to another worker";
-const ENDED: &str = "the instance has ended";
-
-/// A named worker of a tenant.
-#[derive(Clone)]
-pub struct Worker {
-    tenant: Tenant,
-    name: String,
-}
-
-impl Tenant {
-    /// A worker of this name, which appears in the history of the steps it settles.
-    ///
-    /// # Errors
-    /// If the name is empty or longer than [`limits::MAX_NAME`].
-    pub fn worker(&self, name: impl Into<String>) -> Result<Worker> {
-        let name = name.into();
-        limits::check_name("the name of the worker", &name)?;
-        Ok(Worker { tenant: self.clone(), name })
-    }
-}
-
-impl Worker {
-    /// Takes the first ready step of `queue`, of whichever store, for `lease` (monotonic time, renewed by [`heartbeat`](Self::heartbeat)).
-    /// Waits up to `wait` for one; `None` if there is none.
-    ///
-    /// A claim writes nothing. After a crash of the process the step is ready again, and this claim's token is refused.
-    ///
-    /// # Errors
-    /// If a store cannot be read or the engine is closed.
-    pub fn claim(&self, queue: &str, lease: Duration, wait: Duration) -> Result<Option<Task>> {
-        limits::check_name("the name of the queue", queue)?;
-        let tenant = &*self.tenant.0;
-        let deadline = clock::deadline(wait);
-        loop {
-            let seen = tenant.queue.offers();
-            let mut nap = tenant.requeue_expired().min(NAP);
-            match tenant.next_entry(queue)? {
-                Next::Entry(entry) => match tenant.give(&self.name, &entry, lease) {
-                    Ok(Some(task)) => return Ok(Some(task)),
-                    Ok(None) => continue,
-                    // It keeps nobody from the others.
-                    Err(err) if err.kind() == ErrorKind::Corrupt => {
-                        tenant.pass_over(&entry, err)?;
-                        continue;
-                    }
-                    Err(err) => {
-                        tenant.queue.offer(entry);
-                        return Err(err);
-                    }
-                },
-                Next::NotBefore(at_ms) => {
-                    nap = nap.min(Duration::from_millis(at_ms.saturating_sub(tenant.shared.clock.peek_ms())));
-                }
-                Next::Empty => {}
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            tenant.queue.sleep(seen, left.min(nap.max(Duration::from_millis(1))));
-        }
-    }
-
-    /// Renews the lease of a task for its full length from now on.
-    ///
-    /// # Errors
-    /// If the engine is closed.
-    pub fn heartbeat(&self, task: &Task) -> Result<Beat> {
-        let tenant = &*self.tenant.0;
-        tenant.shared.check()?;
-        let now = tenant.shared.clock.monotonic();
-        Ok(match tenant.leases.renew(task.instance, &task.step, task.token, now) {
-            Some(false) => Beat::Renewed,
-            Some(true) => Beat::CancelRequested,
-            None => Beat::Stale,
-        })
-    }
-
-    /// Reports the result of a task and offers the steps that come after it. With its last open step the instance completes.
-    ///
-    /// Durable when it returns [`Settled::Done`]; nothing changed when it returns [`Settled::Stale`].
-    ///
-    /// # Errors
-    /// [`InvalidInput`](ErrorKind::InvalidInput) if a step is offered more often than it has parents.
-    pub fn complete(&self, task: &Task, completion: Completion) -> Result<Settled> {
-        limits::check_size("the result of the step", completion.result.len(), MAX_PAYLOAD)?;
-        limits::check_size("the output of the instance", completion.output.len(), MAX_PAYLOAD)?;
-        check_steps(&completion.next)?;
-        self.settle(task, |tenant, report| tenant.completed(report, completion))
-    }
-
-    /// Reports that a task failed: it is tried again after a time, or fails its instance. Durable as [`complete`](Self::complete) is.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub fn fail(&self, task: &Task, failure: &Failure) -> Result<Settled> {
-        self.settle(task, |tenant, report| tenant.failed(report, failure))
-    }
-
-    /// Runs `act` on a task whose lease is current, with key and instance locked.
-    fn settle(
-        &self,
-        task: &Task,
-        act: impl FnOnce(&Inner, Report<'_>) -> Result<Settled>,
-    ) -> Result<Settled> {
-        let tenant = &*self.tenant.0;
-        let op = tenant.enter("settle a step")?;
-        // The instance may end with this step, and then its key must be held as well.
-        let _key = task.key.as_ref().and_then(|key| tenant.locks.keys.lock((tenant.id, key)));
-        let _instance = tenant.locks.instances.lock((tenant.id, task.instance));
-        let now = tenant.shared.clock.monotonic();
-        let Some(lease) = tenant.leases.current(task.instance, &task.step, task.token, now) else {
-            return Ok(Settled::Stale { why: EXPIRED });
-        };
-        tenant.doubts.check(&RowId::Instance { id: task.instance })?;
-        let Some((space, record)) = op.locate(tenant.id, task.instance)? else {
-            return Ok(Settled::Stale { why: ENDED });
-        };
-        if record.ended.is_some() {
-            return Ok(Settled::Stale { why: ENDED });
-        }
-        let row = RowId::Step { instance: task.instance, step: task.step.clone().into() };
-        let step = space.step(tenant.id, &row)?;
-        let ready_at = step.as_ref().and_then(|step| match step.state {
-            StepState::Ready { at_ms } => Some(at_ms),
-            _ => None,
-        });
-        // A report whose outcome was unknown may have been committed all the same. Then its lease is over, and this one is late.
-        let settled = |step: &StepRecord| step.history.iter().any(|one| one.token == lease.token);
-        let Some(step) = step.filter(|step| ready_at.is_some() && !settled(step)) else {
-            tenant.leases.end(task.instance, &task.step);
-            if ready_at.is_some() || record.cancel_requested {
-                // One that was to be cancelled may have waited for this lease only: whoever is offered the entry ends it.
-                let at_ms = ready_at.unwrap_or(lease.entry.at_ms);
-                tenant.queue.offer(Entry { at_ms, ..lease.entry });
-            }
-            return Ok(Settled::Stale { why: SETTLED });
-        };
-        let mut changes = Changes::default();
-        changes.delete(lease.entry.row());
-        act(tenant, Report { op: &op, space, task, lease, record, row, step, changes })
-    }
+/// What trying to give a step out came to.
+pub(super) enum Given {
+    Task(Task),
+    /// It is not to be given out any more, or was offered anew.
+    Nothing,
+    Refused(Refusal),
 }
 
 /// A report that is accepted, and all that is needed to commit it.
-struct Report<'r> {
+pub(super) struct Report<'r> {
     op: &'r Operation<'r>,
     space: &'r Space,
     task: &'r Task,
@@ -184,8 +43,10 @@ struct Report<'r> {
 }
 
 impl Report<'_> {
-    /// Notes the assignment in the step's history and writes the step.
-    fn put_step(&mut self, state: StepState, now_ms: u64, failure: Option<String>) {
+    /// Notes the assignment in the step's history and writes the step. Returns what is to be offered when that is committed.
+    fn settle(&mut self, state: StepState, now_ms: u64, failure: Option<String>) -> Option<Entry> {
+        let (instance, step) = (self.task.instance, self.task.step.as_str());
+        let before = ready_row(instance, step, &self.step);
         self.step.state = state;
         self.step.revision += 1;
         self.step.history.push(Assignment {
@@ -195,14 +56,76 @@ impl Report<'_> {
             until_ms: now_ms,
             failure,
         });
-        self.changes.put(self.row.clone(), Record::Step(self.step.clone()));
+        put_step(&mut self.changes, self.space.id, instance, step, before, self.step.clone())
+    }
+
+    /// What comes after a failure.
+    fn after_failure(&self, again: Again, now_ms: u64) -> StepState {
+        let (policy, used) = (&self.step.retry, Used::by(&self.step));
+        let next = match again {
+            Again::Never => return StepState::Failed,
+            // Whoever was asked to stop does not try again.
+            _ if self.record.cancel_requested => return StepState::Failed,
+            Again::After(pause) => retry::at(policy, used, now_ms.saturating_add(clock::millis(pause))),
+            Again::AsPlanned => retry::next(policy, used, now_ms, sync::random()),
+        };
+        match next {
+            retry::Next::Again { at_ms } => StepState::Ready { at_ms },
+            retry::Next::Exhausted => StepState::NeedsDecision { since_ms: now_ms },
+        }
+    }
+}
+
+impl Inner {
+    /// Runs `act` on a task whose lease is current, with key and instance locked.
+    pub(super) fn report<T: From<Refusal>>(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        task: &Task,
+        act: impl FnOnce(&Self, Report<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let op = self.admit(caller, "settle a step")?;
+        // The instance may end with this step, and then its key must be held as well.
+        let _key = task.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
+        let _instance = self.locks.instances.lock((self.id, task.instance));
+        let now = self.shared.clock.monotonic();
+        let lease = match self.sessions.current(session, task.held(), now) {
+            Ok(lease) => lease,
+            Err(refusal) => return Ok(refusal.into()),
+        };
+        self.doubts.check(&RowId::Instance { id: task.instance })?;
+        let Some((space, record)) = op.locate(self.id, task.instance)? else {
+            return Ok(Refusal::Ended.into());
+        };
+        if record.ended.is_some() {
+            return Ok(Refusal::Ended.into());
+        }
+        let row = RowId::Step { instance: task.instance, step: task.step.clone().into() };
+        let step = space.step(self.id, &row)?;
+        let ready_at = step.as_ref().and_then(|step| match step.state {
+            StepState::Ready { at_ms } => Some(at_ms),
+            _ => None,
+        });
+        // A report whose outcome was unknown may have been committed all the same. Then its lease is over, and this one is late.
+        let settled = |step: &StepRecord| step.history.iter().any(|one| one.token == lease.token);
+        let Some(step) = step.filter(|step| ready_at.is_some() && !settled(step)) else {
+            self.sessions.end(task.instance, &task.step, now);
+            if ready_at.is_some() || record.cancel_requested {
+                // One that was to be cancelled may have waited for this lease only: whoever is offered the entry ends it.
+                let at_ms = ready_at.unwrap_or(lease.entry.at_ms);
+                self.queue.offer(Entry { at_ms, ..lease.entry });
+            }
+            return Ok(Refusal::Settled.into());
+        };
+        act(self, Report { op: &op, space, task, lease, record, row, step, changes: Changes::default() })
     }
 }
 
 impl Inner {
     /// The first entry of a queue, of either store.
-    fn next_entry(&self, queue: &str) -> Result<Next> {
-        let op = self.enter("claim")?;
+    pub(super) fn next_entry(&self, caller: &Caller, queue: &str) -> Result<Next> {
+        let op = self.admit(caller, "claim")?;
         // One that is being opened again keeps nobody from the steps of the other.
         let open = op.by_id().filter(|space| !space.is_closed());
         let mut stores: Vec<&Space> = open.map(|space| &**space).collect();
@@ -210,37 +133,47 @@ impl Inner {
             // Says why.
             stores.push(&op.home);
         }
-        let is_held = |instance, step: &str| self.leases.is_held(instance, step);
+        let now = self.shared.clock.monotonic();
+        let is_held = |instance, step: &str| self.sessions.is_held(instance, step, now);
         // Workers that wait ask again and again. Who takes a step is told the time when it is given to him.
         self.queue.take(self.id, queue, &stores, &is_held, self.shared.clock.peek_ms())
     }
 
-    /// Steps whose lease has run out are ready again. Says how long until the next one does.
-    fn requeue_expired(&self) -> Duration {
+    /// Steps of workers that are not heard of any more are ready again. Says how long until the next one may be.
+    pub(crate) fn requeue_released(&self) -> Duration {
         let now = self.shared.clock.monotonic();
-        let (expired, next) = self.leases.take_expired(now);
-        expired.into_iter().for_each(|entry| self.queue.offer(entry));
+        let (released, next) = self.sessions.take_released(now);
+        released.into_iter().for_each(|entry| self.queue.offer(entry));
         next.map_or(Duration::MAX, |at| at.saturating_sub(now))
     }
 
     /// Gives a step to a worker, if it is still to be given.
-    fn give(&self, worker: &str, entry: &Entry, length: Duration) -> Result<Option<Task>> {
-        let op = self.enter("claim")?;
-        let Some((_, record)) = op.locate(self.id, entry.instance)? else { return Ok(None) };
+    pub(super) fn give(
+        &self,
+        caller: &Caller,
+        session: SessionId,
+        worker: &str,
+        entry: &Entry,
+    ) -> Result<Given> {
+        let op = self.admit(caller, "claim")?;
+        let Some((_, record)) = op.locate(self.id, entry.instance)? else { return Ok(Given::Nothing) };
         // A cancelled instance may end here, which takes its key; others only need the instance.
         let key = record.cancel_requested.then_some(record.key.as_ref()).flatten();
         let _key = key.and_then(|key| self.locks.keys.lock((self.id, key)));
         let _instance = self.locks.instances.lock((self.id, entry.instance));
         if self.doubts.has(&RowId::Instance { id: entry.instance }) {
             // It may never have been launched, or have ended.
-            return Ok(None);
+            return Ok(Given::Nothing);
         }
-        let Some((space, record)) = op.locate(self.id, entry.instance)? else { return Ok(None) };
-        if record.ended.is_some() || self.leases.is_held(entry.instance, &entry.step) {
-            return Ok(None);
+        let Some((space, record)) = op.locate(self.id, entry.instance)? else { return Ok(Given::Nothing) };
+        // It may have gone to another store since it was offered, and is offered again there.
+        let entry = &Entry { store: space.id, ..entry.clone() };
+        let now = self.shared.clock.monotonic();
+        if record.ended.is_some() || self.sessions.is_held(entry.instance, &entry.step, now) {
+            return Ok(Given::Nothing);
         }
         if record.cancel_requested {
-            if self.leases.ask_to_stop(entry.instance) > 0 {
+            if self.sessions.ask_to_stop(entry.instance, now) > 0 {
                 // It ends with the last of these. The step is not offered again, or whoever claims would only ever find it.
             } else if key.is_none() && record.key.is_some() {
                 // The cancel came between the looks: once more, with the key.
@@ -248,36 +181,44 @@ impl Inner {
             } else {
                 self.end_cancelled(&op, space, entry, record)?;
             }
-            return Ok(None);
+            return Ok(Given::Nothing);
         }
         let row = RowId::Step { instance: entry.instance, step: entry.step.clone().into() };
-        let Some(step) = space.step(self.id, &row)? else { return Ok(None) };
+        let Some(step) = space.step(self.id, &row)? else { return Ok(Given::Nothing) };
         match step.state {
             StepState::Ready { at_ms } if at_ms == entry.at_ms => {}
             StepState::Ready { at_ms } => {
                 // It was put off by a report that came to nothing as far as its worker knows: nobody has offered it since.
                 self.queue.offer(Entry { at_ms, ..entry.clone() });
-                return Ok(None);
+                return Ok(Given::Nothing);
             }
-            _ => return Ok(None),
+            _ => return Ok(Given::Nothing),
         }
         let token = self.shared.next_token();
-        self.leases.give(Lease {
+        let length = self.shared.heartbeats.of(&entry.queue).lease();
+        let lease = Lease {
             token,
+            session,
             worker: worker.to_owned(),
             length,
-            expires: self.shared.clock.monotonic().saturating_add(length),
+            expires: now.saturating_add(length),
             from_ms: self.shared.now_ms(),
             cancel_requested: false,
             entry: entry.clone(),
-        });
-        Ok(Some(Task {
+        };
+        if let Err(refusal) = self.sessions.give(lease, now) {
+            self.queue.offer(entry.clone());
+            return Ok(Given::Refused(refusal));
+        }
+        let attempt = step.attempts() + 1;
+        Ok(Given::Task(Task {
             instance: entry.instance,
             step: entry.step.clone(),
             queue: entry.queue.clone(),
             input: step.input,
+            saved: step.saved,
             token,
-            attempt: step.history.len() as u32 + 1,
+            attempt,
             definition: record.definition,
             version: record.version,
             key: record.key,
@@ -285,13 +226,14 @@ impl Inner {
     }
 
     /// A step that cannot be given because its row, or that of its instance, cannot be read.
-    fn pass_over(&self, entry: &Entry, err: Error) -> Result<()> {
+    pub(super) fn pass_over(&self, entry: &Entry, err: Error) -> Result<()> {
         let op = self.enter("set a step aside")?;
-        let Some(space) = op.by_id().find(|space| space.id == entry.store) else { return Ok(()) };
         let step = RowId::Step { instance: entry.instance, step: entry.step.clone().into() };
-        for row in [RowId::Instance { id: entry.instance }, step] {
-            if readable(space.decodes(self.id, &row))?.is_none() {
-                return self.set_row_aside(space, &row, err);
+        for space in op.by_id() {
+            for row in [&RowId::Instance { id: entry.instance }, &step] {
+                if readable(space.decodes(self.id, row))?.is_none() {
+                    return self.set_row_aside(space, row, err);
+                }
             }
         }
         // Something else: it is offered again, and the claim ends.
@@ -310,10 +252,20 @@ impl Inner {
         self.end_now(op, space, entry.instance, record, &how, Changes::default())
     }
 
-    fn completed(&self, mut report: Report<'_>, completion: Completion) -> Result<Settled> {
+    /// The step stays as it is, and held, but for what is saved of it.
+    pub(super) fn saved(&self, mut report: Report<'_>, state: &[u8]) -> Result<Saved> {
+        report.step.saved = state.to_vec();
+        report.step.revision += 1;
+        report.changes.put(report.row, Record::Step(report.step));
+        self.commit(report.space, &report.changes)?;
+        Ok(Saved::Done)
+    }
+
+    pub(super) fn completed(&self, mut report: Report<'_>, completion: Completion) -> Result<Settled> {
         let now_ms = self.shared.now_ms();
         report.step.result = completion.result;
-        report.put_step(StepState::Completed, now_ms, None);
+        report.step.saved = Vec::new();
+        report.settle(StepState::Completed, now_ms, None);
         let (instance, step) = (report.task.instance, report.task.step.as_str());
         let stopping = report.record.cancel_requested;
         let mut entries = Vec::new();
@@ -324,13 +276,13 @@ impl Inner {
         report.record.open_steps = (report.record.open_steps + created).saturating_sub(1);
         let how = if report.record.open_steps == 0 {
             How { ending: Ending::Completed, reason: "", output: &completion.output }
-        } else if stopping && self.leases.ask_to_stop(instance) == 1 {
+        } else if stopping && self.sessions.ask_to_stop(instance, self.shared.clock.monotonic()) == 1 {
             How { ending: Ending::Cancelled, reason: "cancelled", output: &[] }
         } else {
             report.record.revision += 1;
             report.changes.put(RowId::Instance { id: instance }, Record::Instance(report.record));
             self.commit(report.space, &report.changes)?;
-            self.leases.end(instance, step);
+            self.sessions.end(instance, step, self.shared.clock.monotonic());
             self.announce(entries, None);
             return Ok(Settled::Done { ended: None });
         };
@@ -365,41 +317,35 @@ impl Inner {
                     return Err(Error::new(ErrorKind::InvalidInput, message));
                 };
                 step.state = waiting(parents.saturating_sub(1));
+                step.counted_ms = ready_ms(step.state);
                 step.revision += 1;
-                if let StepState::Ready { at_ms } = step.state {
-                    let (queue, step) = (step.queue.clone(), next.name.clone());
-                    let entry = Entry { at_ms, instance, step, queue, store };
-                    report.changes.mark(entry.row());
-                    entries.push(entry);
-                }
-                report.changes.put(row, Record::Step(step));
+                entries.extend(put_step(&mut report.changes, store, instance, &next.name, None, step));
                 Ok(false)
             }
         }
     }
 
-    fn failed(&self, mut report: Report<'_>, failure: &Failure) -> Result<Settled> {
+    pub(super) fn failed(&self, mut report: Report<'_>, failure: &Failure) -> Result<Settled> {
         let now_ms = self.shared.now_ms();
         let (instance, step) = (report.task.instance, report.task.step.as_str());
-        let reason = short_reason(&failure.reason);
-        let attempts_left = report.step.history.len() as u32 + 1 < report.step.max_attempts;
-        let retry_in = failure.retry_in.filter(|_| attempts_left && !report.record.cancel_requested);
-        if let Some(delay) = retry_in {
-            let at_ms = now_ms.saturating_add(clock::millis(delay));
-            let entry = Entry { at_ms, ..report.lease.entry.clone() };
-            report.put_step(StepState::Ready { at_ms }, now_ms, Some(reason));
-            report.changes.mark(entry.row());
-            self.commit(report.space, &report.changes)?;
-            self.leases.end(instance, step);
-            self.announce(vec![entry], None);
-            return Ok(Settled::Done { ended: None });
+        let reason = own_reason(&failure.reason);
+        let state = report.after_failure(failure.again, now_ms);
+        let why = why_failed(step, &reason);
+        let entry = report.settle(state, now_ms, Some(reason));
+        if state == StepState::Failed {
+            let Report { op, space, record, changes, .. } = report;
+            let ending = self.end_failed(op, space, instance, record, &why, changes)?;
+            return Ok(Settled::Done { ended: Some(ending) });
         }
-        report.put_step(StepState::Failed, now_ms, Some(reason.clone()));
-        let ending = if report.record.cancel_requested { Ending::Cancelled } else { Ending::Failed };
-        let reason = format!("step {step:?} failed: {reason}");
-        let how = How { ending, reason: &reason, output: &[] };
-        report.record.open_steps = report.record.open_steps.saturating_sub(1);
-        self.end_now(report.op, report.space, instance, report.record, &how, report.changes)?;
-        Ok(Settled::Done { ended: Some(ending) })
+        self.commit(report.space, &report.changes)?;
+        self.sessions.end(instance, step, self.shared.clock.monotonic());
+        self.announce(entry.into_iter().collect(), None);
+        Ok(Settled::Done { ended: None })
     }
+}
+
+/// A worker's reason, cut to its limit. One in the words that are the engine's own is told from these.
+fn own_reason(reason: &str) -> String {
+    let reason = short_reason(reason);
+    if reason == Assignment::MOVED { format!("its worker says: {reason}") } else { reason }
 }

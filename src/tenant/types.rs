@@ -3,10 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use cutover_formats::limits::{self, MAX_CALL, MAX_PAYLOAD, MAX_REASON, MAX_STEPS_PER_CALL};
+use cutover_formats::limits::{self, MAX_CALL, MAX_PAYLOAD, MAX_STEPS_PER_CALL};
 use cutover_formats::record::{Answer, Ending, Token};
 use cutover_formats::{FormatError, InstanceId};
 
+use super::retry::Retry;
+use super::sessions::Refusal;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What a launch does when its key is held by a live instance.
@@ -145,13 +147,14 @@ pub struct NewStep {
     pub(crate) queue: String,
     pub(crate) input: Vec<u8>,
     pub(crate) parents: u32,
-    pub(crate) max_attempts: u32,
+    pub(crate) retry: Retry,
 }
 
 impl NewStep {
-    /// A step of this name, unique in its instance, in the queue `default`, with an empty input and three attempts.
+    /// A step of this name, unique in its instance, in the queue `default`, with an empty input, tried again as [`Retry::default`] says.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), queue: "default".into(), input: Vec::new(), parents: 0, max_attempts: 3 }
+        let (queue, retry) = ("default".into(), Retry::default());
+        Self { name: name.into(), queue, input: Vec::new(), parents: 0, retry }
     }
 
     /// Waits in this queue.
@@ -176,10 +179,10 @@ impl NewStep {
         self
     }
 
-    /// How often it may be tried before its instance fails; at least once.
+    /// How it is tried again when it fails, and for how long, before somebody has to decide about it.
     #[must_use]
-    pub fn max_attempts(mut self, count: u32) -> Self {
-        self.max_attempts = count.max(1);
+    pub fn retry(mut self, policy: Retry) -> Self {
+        self.retry = policy;
         self
     }
 }
@@ -202,15 +205,6 @@ pub(crate) fn check_steps(steps: &[NewStep]) -> Result<()> {
     }
     let together = steps.iter().map(|step| step.input.len()).sum();
     Ok(limits::check_size("the list of the steps' inputs", together, MAX_CALL)?)
-}
-
-/// A reason, cut to its limit at a character.
-pub(crate) fn short_reason(reason: &str) -> String {
-    let mut end = reason.len().min(MAX_REASON);
-    while !reason.is_char_boundary(end) {
-        end -= 1;
-    }
-    reason.get(..end).unwrap_or_default().to_owned()
 }
 
 /// The answer to a [`Launch`].
@@ -331,6 +325,42 @@ pub enum Ended {
     Asked,
 }
 
+/// What a worker registers with.
+#[derive(Debug, Clone)]
+pub struct WorkerOptions {
+    pub(crate) name: String,
+    pub(crate) limit: usize,
+    pub(crate) keeps_status: bool,
+}
+
+impl WorkerOptions {
+    /// A worker of this name, with one step at a time.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), limit: 1, keeps_status: false }
+    }
+
+    /// Most steps that it holds at a time; at least one. With the first of their leases that runs out it loses all of them.
+    #[must_use]
+    pub fn limit(mut self, steps: usize) -> Self {
+        self.limit = steps.max(1);
+        self
+    }
+
+    /// It hands the tenant's status on to where it cannot be looked up, a child process perhaps. No phase goes on before a heartbeat
+    /// said that it has seen the new status, or its lease has run out.
+    #[must_use]
+    pub fn keeps_status(mut self) -> Self {
+        self.keeps_status = true;
+        self
+    }
+}
+
+impl<N: Into<String>> From<N> for WorkerOptions {
+    fn from(name: N) -> Self {
+        Self::new(name)
+    }
+}
+
 /// A step that a worker holds under a lease.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Task {
@@ -342,6 +372,8 @@ pub struct Task {
     pub queue: String,
     /// What its worker is given.
     pub input: Vec<u8>,
+    /// What the worker who had it last has [saved](crate::Gate::save), whoever that was; empty if nothing was.
+    pub saved: Vec<u8>,
     /// The fencing token of this assignment.
     pub token: Token,
     /// Which attempt this is, from 1 on.
@@ -354,6 +386,12 @@ pub struct Task {
     pub key: Option<(String, Vec<u8>)>,
 }
 
+impl Task {
+    pub(crate) fn held(&self) -> (InstanceId, &str, Token) {
+        (self.instance, &self.step, self.token)
+    }
+}
+
 /// The answer to a heartbeat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
@@ -361,8 +399,8 @@ pub enum Beat {
     Renewed,
     /// The lease is renewed, and the instance was asked to stop.
     CancelRequested,
-    /// The lease has run out or the step is somebody else's: stop.
-    Stale,
+    /// Nothing is renewed: stop.
+    Refused(Refusal),
 }
 
 /// The result of a step.
@@ -376,13 +414,25 @@ pub struct Completion {
     pub output: Vec<u8>,
 }
 
-/// Why a step failed, and when to try again.
+/// Why a step failed, and whether to try again.
 #[derive(Debug, Clone, Default)]
 pub struct Failure {
-    /// Why; cut to [`MAX_REASON`] bytes.
+    /// Why; cut to [`limits::MAX_REASON`] bytes.
     pub reason: String,
-    /// Try again after this time, if attempts are left; `None` fails the step, and its instance, for good.
-    pub retry_in: Option<Duration>,
+    /// Whether to try again.
+    pub again: Again,
+}
+
+/// Whether a step that failed is tried again. An instance that was asked to stop ends with it in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Again {
+    /// After a pause as the step's [`Retry`] says. With a budget used up it waits for a [decision](crate::Tenant::decide).
+    #[default]
+    AsPlanned,
+    /// After this time, because the worker knows better; within the same budgets.
+    After(Duration),
+    /// Never: the step fails for good, and its instance with it.
+    Never,
 }
 
 /// What became of a worker's report.
@@ -393,11 +443,29 @@ pub enum Settled {
         /// How the instance ended with it, if it did.
         ended: Option<Ending>,
     },
-    /// It came too late and changed nothing.
-    Stale {
-        /// Why.
-        why: &'static str,
-    },
+    /// It changed nothing.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Settled {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+/// What became of saving the state of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saved {
+    /// It is committed.
+    Done,
+    /// It changed nothing.
+    Refused(Refusal),
+}
+
+impl From<Refusal> for Saved {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
 }
 
 /// Which instances to list.

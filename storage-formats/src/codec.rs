@@ -41,6 +41,7 @@ pub enum RecordType {
     Catalog = 66,
     Engine = 67,
     Store = 68,
+    Access = 69,
 }
 
 impl RecordType {
@@ -66,6 +67,7 @@ impl RecordType {
             Self::Catalog => "the catalog record",
             Self::Engine => "the engine record",
             Self::Store => "a store record",
+            Self::Access => "an access record",
         }
     }
 }

@@ -16,7 +16,7 @@ pub enum Family {
     Instances = 4,
     /// (instance id, step) to the step's state.
     Steps = 5,
-    /// Steps that a worker may take, by queue and time.
+    /// Steps that a worker may take, by queue and time, and those that wait for a decision.
     Ready = 6,
     /// (deadline, what) in the order in which garbage collection reads it.
     Expiry = 7,

@@ -1,4 +1,4 @@
-//! A line of a tenant's journal as text: one JSON object without line breaks, for people and programs.
+//! A line of a journal as text: one JSON object without line breaks, for people and programs.
 //!
 //! Fields that a reader does not know are passed over, so that later versions can add some.
 //!
@@ -8,6 +8,7 @@
 
 use std::borrow::Cow;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, RecordType};
@@ -22,12 +23,61 @@ const RECORD: &[u8] = b",\"record\":\"";
 /// The same for a record that is lost, too.
 const NAMED: &[u8] = b",\"record\":";
 
+/// A kind of line: that of a tenant's status, or that of its access. Each has a journal of its own.
+pub trait Line: Clone + PartialEq + Sized {
+    /// What is sealed with it.
+    type Record: DeserializeOwned;
+
+    /// The type of that record.
+    const KIND: RecordType;
+
+    /// The line that a record names.
+    fn of(record: Self::Record) -> Self;
+
+    /// Its number.
+    fn seq(&self) -> u64;
+
+    /// Its fields, the number first, as a JSON object without line breaks.
+    ///
+    /// # Errors
+    /// None that is known: texts and numbers always have a form in JSON.
+    fn text(&self) -> Result<String>;
+
+    /// Reads its fields.
+    ///
+    /// # Errors
+    /// If it is not a JSON object with these fields.
+    fn read(text: &[u8]) -> Result<Self>;
+}
+
+impl Line for JournalLine {
+    type Record = TenantRecord;
+
+    const KIND: RecordType = RecordType::Tenant;
+
+    fn of(record: TenantRecord) -> Self {
+        record.journal
+    }
+
+    fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    fn text(&self) -> Result<String> {
+        encode(self)
+    }
+
+    fn read(text: &[u8]) -> Result<Self> {
+        decode(text)
+    }
+}
+
 /// A sealed line.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct Entry<L = JournalLine> {
     /// What it says.
-    pub line: JournalLine,
-    /// The slot of the tenant's record after the change, as [`codec::seal_slot`] gives it, if it stands there whole.
+    pub line: L,
+    /// The slot of the record after the change, as [`codec::seal_slot`] gives it, if it stands there whole.
     pub record: Option<Vec<u8>>,
     /// Not all of it was as it was written; what is here is.
     pub damaged: bool,
@@ -88,12 +138,12 @@ pub fn decode(line: &[u8]) -> Result<JournalLine> {
     })
 }
 
-/// The line with its seal, without the line break that ends it in the file. `record` is the slot of the tenant's record.
+/// The line with its seal, without the line break that ends it in the file. `record` is the slot of the record.
 ///
 /// # Errors
 /// As [`encode`].
-pub fn seal(line: &JournalLine, record: Option<&[u8]>) -> Result<String> {
-    let mut text = encode(line)?;
+pub fn seal<L: Line>(line: &L, record: Option<&[u8]>) -> Result<String> {
+    let mut text = line.text()?;
     let crc = codec::checksum(&[text.as_bytes()]);
     // The brace that ends it.
     text.pop();
@@ -114,12 +164,20 @@ pub fn seal(line: &JournalLine, record: Option<&[u8]>) -> Result<String> {
 /// # Errors
 /// If it is neither, or damaged so that not even its record gives it back.
 pub fn open(text: &[u8]) -> Result<Entry> {
+    open_as(text)
+}
+
+/// The same for lines of any kind.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_as<L: Line>(text: &[u8]) -> Result<Entry<L>> {
     let said = cut(text, RECORD);
-    let record = said.and_then(|(_, hex)| sealed_record(hex));
+    let record = said.and_then(|(_, hex)| sealed_record::<L>(hex));
     let line = match cut(text, CRC) {
         Some((head, crc)) => sealed_line(head, crc),
         // A line of an earlier version has nothing behind its fields.
-        None => decode(text).ok(),
+        None => L::read(text).ok(),
     };
     // Later versions may add fields, so a line need not be in the form in which it is written here.
     let form: Option<Seal<'_>> = serde_json::from_slice(text).ok();
@@ -167,17 +225,17 @@ fn cut<'t>(text: &'t [u8], mark: &[u8]) -> Option<(&'t [u8], &'t [u8])> {
     Some((text.get(..at)?, text.get(at + mark.len()..)?))
 }
 
-fn sealed_line(head: &[u8], crc: &[u8]) -> Option<JournalLine> {
+fn sealed_line<L: Line>(head: &[u8], crc: &[u8]) -> Option<L> {
     let text = [head, b"}"].concat();
     let said = unhex(crc.get(..8)?)?;
-    if said == codec::checksum(&[&text]).to_be_bytes() { decode(&text).ok() } else { None }
+    if said == codec::checksum(&[&text]).to_be_bytes() { L::read(&text).ok() } else { None }
 }
 
 /// The slot that stands here in hex, and the line that it names.
-fn sealed_record(hex: &[u8]) -> Option<(Vec<u8>, JournalLine)> {
+fn sealed_record<L: Line>(hex: &[u8]) -> Option<(Vec<u8>, L)> {
     let slot = unhex(hex.split(|byte| *byte == b'"').next()?)?;
-    let (_, record) = codec::open_slot::<TenantRecord>(RecordType::Tenant, &slot).ok()?;
-    Some((slot, record.journal))
+    let (_, record) = codec::open_slot::<L::Record>(L::KIND, &slot).ok()?;
+    Some((slot, L::of(record)))
 }
 
 /// Bytes from hex, as it is written here: in small letters.

@@ -54,11 +54,11 @@ pub enum RowId<'a> {
         /// Its name within it.
         step: Cow<'a, str>,
     },
-    /// A step that a worker may take.
+    /// A step that a worker may take, or that somebody has to decide about.
     Ready {
-        /// The queue it waits in.
+        /// The queue it waits in; [`UNDECIDED`] for a decision.
         queue: Cow<'a, str>,
-        /// From when on, in milliseconds since 1970.
+        /// From when on, in milliseconds since 1970; since when, for a decision.
         at_ms: u64,
         /// Its instance.
         instance: InstanceId,
@@ -124,7 +124,16 @@ pub enum NoteId<'a> {
     },
     /// How often the store was closed in order. Of no tenant: it stands under [`NO_TENANT`].
     Closed,
+    /// An instance that is on its way to the other store.
+    Move {
+        /// It.
+        instance: InstanceId,
+    },
 }
+
+/// Stands in keys in the place of a queue where a step waits for a decision. No queue of workers has this name:
+/// [`check_name`](crate::limits::check_name) refuses it.
+pub const UNDECIDED: &str = "";
 
 /// Stands in keys where no tenant is meant. The catalog never gives this number.
 pub const NO_TENANT: TenantId = TenantId(u32::MAX);
@@ -185,6 +194,7 @@ impl NoteId<'_> {
             Self::CopyPosition { migration } => NoteId::CopyPosition { migration },
             Self::Quarantine { family, key } => NoteId::Quarantine { family, key: own(key) },
             Self::Closed => NoteId::Closed,
+            Self::Move { instance } => NoteId::Move { instance },
         }
     }
 }
@@ -216,6 +226,8 @@ pub enum Prefix<'a> {
     CopyPositions,
     /// The rows that cannot be read.
     Quarantined,
+    /// The instances that are on their way to the other store.
+    Moves,
 }
 
 impl Prefix<'_> {
@@ -229,7 +241,9 @@ impl Prefix<'_> {
             Self::Queue(_) => Family::Ready,
             Self::Versions(_) => Family::Definitions,
             Self::Scope(_) => Family::Keys,
-            Self::Gaps | Self::Replaces | Self::CopyPositions | Self::Quarantined => Family::Notes,
+            Self::Gaps | Self::Replaces | Self::CopyPositions | Self::Quarantined | Self::Moves => {
+                Family::Notes
+            }
         }
     }
 
@@ -242,7 +256,8 @@ impl Prefix<'_> {
             | (Self::Gaps, RowId::Note(NoteId::Gap { .. }))
             | (Self::Replaces, RowId::Note(NoteId::Replace { .. }))
             | (Self::CopyPositions, RowId::Note(NoteId::CopyPosition { .. }))
-            | (Self::Quarantined, RowId::Note(NoteId::Quarantine { .. })) => true,
+            | (Self::Quarantined, RowId::Note(NoteId::Quarantine { .. }))
+            | (Self::Moves, RowId::Note(NoteId::Move { .. })) => true,
             (Self::StepsOf(id), RowId::Step { instance, .. }) => id == instance,
             (Self::Queue(name), RowId::Ready { queue, .. }) => name == queue,
             (Self::Versions(wanted), RowId::Definition { name, .. }) => wanted == name,
@@ -260,6 +275,7 @@ const REPLACE: u8 = 2;
 const COPY_POSITION: u8 = 3;
 const QUARANTINE: u8 = 4;
 const CLOSED: u8 = 5;
+const MOVE: u8 = 6;
 const EXPIRING_INSTANCE: u8 = 1;
 const EXPIRING_KEY: u8 = 2;
 const EXPIRING_REQUEST: u8 = 3;
@@ -321,6 +337,7 @@ pub fn encode(tenant: TenantId, id: &RowId<'_>, out: &mut Vec<u8>) {
                 out.extend_from_slice(key);
             }
             NoteId::Closed => out.push(CLOSED),
+            NoteId::Move { instance } => put_part(out, MOVE, *instance),
         },
     }
 }
@@ -339,6 +356,7 @@ pub fn encode_prefix(tenant: TenantId, prefix: &Prefix<'_>, out: &mut Vec<u8>) {
         Prefix::Replaces => out.push(REPLACE),
         Prefix::CopyPositions => out.push(COPY_POSITION),
         Prefix::Quarantined => out.push(QUARANTINE),
+        Prefix::Moves => out.push(MOVE),
     }
 }
 
@@ -474,6 +492,7 @@ impl<'k> Reader<'k> {
                 NoteId::Quarantine { family, key: self.tail().into() }
             }
             CLOSED => NoteId::Closed,
+            MOVE => NoteId::Move { instance: self.id()? },
             _ => return Err(MALFORMED),
         })
     }

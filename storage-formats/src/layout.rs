@@ -161,7 +161,13 @@ fn prefixes_of<'a>(id: &'a RowId<'_>) -> Vec<Prefix<'a>> {
         RowId::Step { instance, .. } => prefixes.push(Prefix::StepsOf(*instance)),
         RowId::Ready { queue, .. } => prefixes.push(Prefix::Queue(queue)),
         RowId::Note(_) => {
-            prefixes.extend([Prefix::Gaps, Prefix::Replaces, Prefix::CopyPositions, Prefix::Quarantined]);
+            prefixes.extend([
+                Prefix::Gaps,
+                Prefix::Replaces,
+                Prefix::CopyPositions,
+                Prefix::Quarantined,
+                Prefix::Moves,
+            ]);
         }
         RowId::Request { .. } | RowId::Expiry { .. } => {}
     }

@@ -2,12 +2,13 @@
 //!
 //! This crate knows no store and does no I/O, so it builds and fuzzes in seconds. `FORMAT.md` beside
 //! it has the byte tables and the rules for changing them. The path down is
-//! [`layout`] → [`record`], [`keys`] → [`codec`] → [`family`], [`id`], [`limits`], [`FormatError`]; beside it [`journal`] → [`meta`]
-//! and [`marker`].
+//! [`layout`] → [`record`], [`keys`] → [`codec`] → [`family`], [`id`], [`limits`], [`FormatError`]; beside it [`access`] and [`journal`] →
+//! [`meta`], and [`marker`].
 //!
 //! Two promises hold for every function that reads bytes: it never panics, and it never allocates by a
 //! length that it has not checked.
 
+pub mod access;
 pub mod codec;
 mod error;
 pub mod family;
@@ -21,6 +22,7 @@ pub mod marker;
 pub mod meta;
 pub mod record;
 
+pub use access::Access;
 pub use error::{FormatError, Result};
 pub use family::Family;
 pub use hidden::Hidden;

@@ -5,7 +5,7 @@
 
 use crate::error::{FormatError, Result};
 
-/// Longest name of a tenant, definition, step, queue, worker or scope, in bytes of UTF-8.
+/// Longest name of a tenant, definition, step, queue, worker, runner or scope, in bytes of UTF-8.
 pub const MAX_NAME: usize = 255;
 /// Longest key of a launch, in bytes. A key may be any bytes but not empty.
 pub const MAX_KEY: usize = 1024;
@@ -13,10 +13,12 @@ pub const MAX_KEY: usize = 1024;
 pub const MAX_REQUEST_ID: usize = 255;
 /// Largest body of a definition, in bytes.
 pub const MAX_DEFINITION: usize = 16 << 20;
-/// Largest input or output of an instance and input or result of a step, in bytes.
+/// Largest input or output of an instance and input, saved state or result of a step, in bytes.
 pub const MAX_PAYLOAD: usize = 4 << 20;
 /// Longest reason that an end or a failure may carry; longer ones are cut, in bytes of UTF-8.
 pub const MAX_REASON: usize = 1024;
+/// Most runners that a tenant knows of at a time; the oldest that were terminated are forgotten first.
+pub const MAX_SEATS: usize = 64;
 /// Most steps that one call may create.
 pub const MAX_STEPS_PER_CALL: usize = 4096;
 /// Most bytes that the inputs of all steps of one call may have together. One commit holds them, and RocksDB's end at 4 GiB.

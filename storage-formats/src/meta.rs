@@ -199,8 +199,8 @@ pub struct TenantRecord {
     pub entered_ms: u64,
     /// The migration under way; `None` exactly when the phase is `Stable`.
     pub migration: Option<MigrationRecord>,
-    /// How the last migration ended, for whoever asks.
-    pub last: Option<EndedMigration>,
+    /// How the latest migrations ended, newest last, for whoever asks.
+    pub ended: Vec<EndedMigration>,
     /// Stores that hold rows of this tenant which nobody needs any more.
     pub retire: Vec<StoreId>,
     /// Retention where a scope has none of its own.
@@ -209,6 +209,15 @@ pub struct TenantRecord {
     pub scopes: Vec<(String, Retention)>,
     /// The line that the journal must end with.
     pub journal: JournalLine,
+}
+
+/// Which piece of somebody's work a migration is, in his words, so that he can ask for it again without doing it twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunId {
+    /// The piece of work. Done once, whoever asks however often.
+    pub id: String,
+    /// Which try at it.
+    pub attempt: String,
 }
 
 /// A migration under way.
@@ -232,13 +241,21 @@ pub struct MigrationRecord {
     pub abandon: bool,
     /// When it started, in milliseconds since 1970.
     pub started_ms: u64,
+    /// Move what was launched longer ago than this, in milliseconds, out of the store that is being left; `None` to let it end there.
+    pub move_older_ms: Option<u64>,
+    /// Most instances moved a second; 0 for no limit.
+    pub move_rate: u32,
+    /// Whose work it is, if it was asked for so.
+    pub run: Option<RunId>,
 }
 
 /// How a migration ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EndedMigration {
     /// Its number.
     pub id: u64,
+    /// Whose work it was, if it was asked for so.
+    pub run: Option<RunId>,
     /// How.
     pub outcome: Outcome,
     /// When, in milliseconds since 1970.

@@ -163,6 +163,24 @@ pub enum StepState {
     Completed,
     /// Failed for good.
     Failed,
+    /// It failed as often, or for as long, as it may be tried, and waits for somebody who says whether it is tried again.
+    NeedsDecision {
+        /// Since when, in milliseconds since 1970.
+        since_ms: u64,
+    },
+}
+
+/// How a step that failed is tried again, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetryRecord {
+    /// The pause after the first failure, in milliseconds; twice as long after each further one.
+    pub first_ms: u64,
+    /// The longest pause, in milliseconds.
+    pub most_ms: u64,
+    /// Most attempts, counted from [`StepRecord::counted_from`] on.
+    pub attempts: u32,
+    /// No attempt begins later than so many milliseconds after [`StepRecord::counted_ms`].
+    pub within_ms: u64,
 }
 
 /// A fencing token: a lease given later has a higher one, also across restarts.
@@ -189,6 +207,17 @@ pub struct Assignment {
     pub failure: Option<String>,
 }
 
+impl Assignment {
+    /// The failure of an assignment that was revoked because its instance went to another store.
+    pub const MOVED: &str = "the instance was moved";
+
+    /// Whether it was one of the attempts that a step has: its worker had a say in how it ended.
+    #[must_use]
+    pub fn is_attempt(&self) -> bool {
+        self.failure.as_deref() != Some(Self::MOVED)
+    }
+}
+
 /// A step. A lease is not written: it is void after a restart, and tokens go on rising.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepRecord {
@@ -199,15 +228,38 @@ pub struct StepRecord {
     /// What its worker is given.
     #[serde(with = "serde_bytes")]
     pub input: Vec<u8>,
+    /// What a worker has saved of its work on it, for the next one; empty once it is completed.
+    #[serde(with = "serde_bytes")]
+    pub saved: Vec<u8>,
     /// What its worker gave back.
     #[serde(with = "serde_bytes")]
     pub result: Vec<u8>,
-    /// Most attempts; the one after that fails it for good.
-    pub max_attempts: u32,
+    /// How it is tried again.
+    pub retry: RetryRecord,
+    /// How many assignments its history had when attempts began to count.
+    pub counted_from: u32,
+    /// When time began to count, in milliseconds since 1970: when it was ready for the first time, or when it was decided to try it again. 0 while
+    /// it waits for its parents.
+    pub counted_ms: u64,
     /// Its settled assignments, oldest first.
     pub history: Vec<Assignment>,
     /// Counts the writes.
     pub revision: u64,
+}
+
+impl StepRecord {
+    /// How often it was tried and settled.
+    #[must_use]
+    pub fn attempts(&self) -> u32 {
+        self.history.iter().filter(|one| one.is_attempt()).count() as u32
+    }
+
+    /// The same since attempts are [counted](Self::counted_from).
+    #[must_use]
+    pub fn attempts_counted(&self) -> u32 {
+        let counted = self.history.iter().skip(self.counted_from as usize);
+        counted.filter(|one| one.is_attempt()).count() as u32
+    }
 }
 
 impl fmt::Debug for StepRecord {
@@ -216,8 +268,11 @@ impl fmt::Debug for StepRecord {
             .field("state", &self.state)
             .field("queue", &self.queue)
             .field("input", &Hidden(&self.input))
+            .field("saved", &Hidden(&self.saved))
             .field("result", &Hidden(&self.result))
-            .field("max_attempts", &self.max_attempts)
+            .field("retry", &self.retry)
+            .field("counted_from", &self.counted_from)
+            .field("counted_ms", &self.counted_ms)
             .field("history", &self.history)
             .field("revision", &self.revision)
             .finish()
@@ -257,6 +312,13 @@ pub enum NoteRecord {
         /// Their bytes.
         bytes: u64,
     },
+    /// An instance of this store is on its way to the other one: it is there once its head is there, and else still here.
+    Move {
+        /// The store that it goes to.
+        to: StoreId,
+        /// When it set out, in milliseconds since 1970.
+        at_ms: u64,
+    },
 }
 
 /// A row, or some that follow each other, that cannot be read. The key is in the note's own.
@@ -294,6 +356,7 @@ impl fmt::Debug for NoteRecord {
                 .field("copied", copied)
                 .field("bytes", bytes)
                 .finish(),
+            Self::Move { to, at_ms } => f.debug_struct("Move").field("to", to).field("at_ms", at_ms).finish(),
         }
     }
 }

@@ -71,8 +71,8 @@ fn sealed(body: &[u8]) -> Vec<u8> {
 #[test]
 fn the_length_of_a_list() {
     for lie in LIES {
-        // A step: state `Completed`, three empty texts, attempts, then the length of its history.
-        let mut step = body(100, 4 + 24 + 4, lie);
+        // A step: state `Completed`, four empty texts, how it is tried again, from where on that counts, then the length of its history.
+        let mut step = body(100, 4 + 32 + 28 + 12, lie);
         step[0] = 2;
         assert!(refused::<StepRecord>(RecordType::Step, &step) <= LIST + 0x1000, "{lie}");
         // An intent: kind, instance, store, time, an empty reason, then the length of its rows.

@@ -8,10 +8,12 @@ mod common;
 use std::collections::HashSet;
 
 use common::{Rows, Source};
+use cutover_formats::access::AccessLine;
 use cutover_formats::layout::check;
 use cutover_formats::record::{Marker, PayloadRecord};
 use cutover_formats::{
     Expiring, Family, FormatError, InstanceId, Layout, NoteId, Prefix, Record, RowId, TenantId, V1, codec,
+    journal,
 };
 
 struct Random(fastrand::Rng);
@@ -46,12 +48,18 @@ fn random_slots_come_back() {
     for seed in 0..ROUNDS {
         let mut rows = Rows(Random(fastrand::Rng::with_seed(seed)));
         let (tenant, catalog, engine) = (rows.tenant(), rows.catalog(), rows.engine());
+        let access = rows.access();
         let sealed = codec::seal_slot(RecordType::Tenant, seed, &tenant).unwrap();
         assert_eq!(codec::open_slot(RecordType::Tenant, &sealed), Ok((seed, tenant)));
         let sealed = codec::seal_slot(RecordType::Catalog, seed, &catalog).unwrap();
         assert_eq!(codec::open_slot(RecordType::Catalog, &sealed), Ok((seed, catalog)));
         let sealed = codec::seal_slot(RecordType::Engine, seed, &engine).unwrap();
         assert_eq!(codec::open_slot(RecordType::Engine, &sealed), Ok((seed, engine)));
+        let sealed = codec::seal_slot(RecordType::Access, seed, &access).unwrap();
+        let line = journal::seal(&access.journal, Some(&sealed)).unwrap();
+        let read = journal::open_as::<AccessLine>(line.as_bytes()).unwrap();
+        assert_eq!((&read.line, read.record.as_ref(), read.damaged), (&access.journal, Some(&sealed), false));
+        assert_eq!(codec::open_slot(RecordType::Access, &sealed), Ok((seed, access)));
     }
 }
 
@@ -202,8 +210,10 @@ fn a_prefix_holds_exactly_its_rows() {
         NoteId::Gap { name: "".into(), version: 0 },
         NoteId::Replace { old: id },
         NoteId::CopyPosition { migration: 1 },
+        NoteId::Move { instance: id },
     ];
-    for (prefix, at) in [(Prefix::Gaps, 0), (Prefix::Replaces, 1), (Prefix::CopyPositions, 2)] {
+    let prefixes = [Prefix::Gaps, Prefix::Replaces, Prefix::CopyPositions, Prefix::Moves];
+    for (at, prefix) in prefixes.into_iter().enumerate() {
         for (other, note) in notes.iter().enumerate() {
             assert_eq!(prefix.holds(&RowId::Note(note.clone())), at == other);
         }

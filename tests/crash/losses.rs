@@ -102,7 +102,7 @@ fn reconciled(world: &mut World<'_>, stores: &Stores) {
         for number in numbers {
             let known = book.runs[&number].clone();
             let row = RowId::Instance { id: known.id };
-            let Some(Record::Instance(head)) = stores.row(name, known.id.store(), &row) else { continue };
+            let Some(Record::Instance(head)) = stores.anywhere(name, &row) else { continue };
             let found = head.ended.as_ref().map(|end| (end.ending, end.at_ms));
             let entry = book.runs.get_mut(&number).unwrap();
             match (found.map(|(ending, _)| ending), known.ended.map(|(ending, _)| ending)) {
@@ -152,6 +152,12 @@ impl Stores {
         self.rows(tenant, store)?.get(row)
     }
 
+    /// The same in whichever store: an instance is in one, and not always where it was born.
+    fn anywhere(&self, tenant: &str, row: &RowId<'static>) -> Option<&Record> {
+        let id = self.1.get(tenant)?;
+        self.0.iter().filter(|((_, of), _)| of == id).find_map(|(_, rows)| rows.get(row))
+    }
+
     /// Whether each store has it; none where that cannot be said.
     fn find(&self, world: &World<'_>, trace: &Trace) -> Vec<Option<bool>> {
         let each = |store: &StoreId| {
@@ -171,8 +177,7 @@ impl Stores {
             // In one batch with the run, and kept for longer. It may have been carried to the other store.
             Done::Answered(number) => {
                 let row = RowId::Request { id: format!("request {number}").into_bytes().into() };
-                let everywhere = self.0.keys().filter(|(_, of)| Some(of) == self.1.get(trace.tenant));
-                Some(everywhere.into_iter().any(|key| self.0[key].contains_key(&row)))
+                Some(self.anywhere(trace.tenant, &row).is_some())
             }
             Done::Replaced(by) => {
                 let started = book.answers.get(&by).map(|(_, answer)| *answer);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use cutover::formats::keys::{NO_TENANT, NoteId};
+use cutover::formats::keys::{NO_TENANT, NoteId, UNDECIDED};
 use cutover::formats::record::StepState;
 use cutover::formats::{Expiring, Family, Layout as _, Record, RowId, V1};
 use cutover::store::Driver as _;
@@ -98,17 +98,27 @@ fn hang_together(rows: &Rows) {
                 let Some(Record::Instance(head)) = rows.get(&RowId::Instance { id: *instance }) else {
                     panic!("{id:?} has no instance");
                 };
-                if let (StepState::Ready { at_ms }, None) = (&record.state, &head.ended) {
-                    let (queue, at_ms) = (record.queue.clone().into(), *at_ms);
+                let row = match record.state {
+                    StepState::Ready { at_ms } => Some((record.queue.as_str(), at_ms)),
+                    StepState::NeedsDecision { since_ms } => Some((UNDECIDED, since_ms)),
+                    _ => None,
+                };
+                if let (Some((queue, at_ms)), None) = (row, &head.ended) {
+                    let queue = queue.to_owned().into();
                     let ready = RowId::Ready { queue, at_ms, instance: *instance, step: step.clone() };
-                    assert!(rows.contains_key(&ready), "{id:?} is ready, and nobody will be given it");
+                    assert!(
+                        rows.contains_key(&ready),
+                        "{id:?} is ready or undecided, and nobody will find it"
+                    );
                 }
             }
             (RowId::Ready { instance, step, .. }, _) => {
                 let row = RowId::Step { instance: *instance, step: step.clone() };
                 assert!(rows.contains_key(&row), "{id:?} points at nothing");
             }
-            (RowId::Note(NoteId::Replace { .. }), _) => panic!("{id:?} was not finished at opening"),
+            (RowId::Note(NoteId::Replace { .. } | NoteId::Move { .. }), _) => {
+                panic!("{id:?} was not finished at opening")
+            }
             _ => {}
         }
     }

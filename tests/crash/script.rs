@@ -1,6 +1,6 @@
 //! What a script can say.
 
-use cutover::{ConflictPolicy, Launch, NewStep, Phase, Role};
+use cutover::{ConflictPolicy, Launch, NewStep, Phase, Retry, Role};
 
 pub(crate) const SCOPE: &str = "scope";
 
@@ -28,6 +28,8 @@ pub(crate) enum Action {
     CallOff,
     /// Work towards this store from now on.
     Reverse(Role),
+    /// Move what is in the store that is being left.
+    MoveStragglers,
     /// One step of the engine.
     Step,
     /// Steps of the engine until it is in this phase.
@@ -70,7 +72,7 @@ impl Run {
     }
 
     pub(crate) fn step(&self, number: u32) -> NewStep {
-        NewStep::new(step(number)).queue(self.queue()).max_attempts(100)
+        NewStep::new(step(number)).queue(self.queue()).retry(Retry { attempts: 100, ..Retry::default() })
     }
 
     pub(crate) fn queue(&self) -> String {

@@ -3,8 +3,8 @@
 use cutover::{Phase, Role};
 
 use crate::script::Action::{
-    self, CallOff, Create, CreateDedicated, Define, DefineWithGap, Delete, End, Fumble, Pass, Reach, Restart,
-    Reverse, Settle, Start, Step, Terminate, Work,
+    self, CallOff, Create, CreateDedicated, Define, DefineWithGap, Delete, End, Fumble, MoveStragglers, Pass,
+    Reach, Restart, Reverse, Settle, Start, Step, Terminate, Work,
 };
 use crate::script::{Script, free, on, replace, run, steps};
 
@@ -286,7 +286,55 @@ pub(crate) fn repair() -> Script {
     script("repair of definitions", loaded(), there.chain(back))
 }
 
-pub(crate) const ALL: [fn() -> Script; 11] = [
+/// What lives and what has ended is moved instead of waited for.
+pub(crate) fn moved() -> Script {
+    let there = on(
+        ACME,
+        [Start("b"), Reach(Phase::PostMigration), run(4, "four"), replace(5, "one"), Work(2), MoveStragglers],
+    );
+    let moved = on(
+        ACME,
+        [Step, run(6, "six"), Step, Work(2), End(3), Define(2), Step, Work(5), Settle, replace(7, "four")],
+    );
+    let settled = on(ACME, [End(6), Restart, run(8, "six"), Terminate(7)]);
+    script("moved", loaded(), there.chain(moved).chain(settled))
+}
+
+/// The same, and back again while it lasts.
+pub(crate) fn moved_back() -> Script {
+    let there = on(
+        ACME,
+        [
+            Start("b"),
+            Reach(Phase::PostMigration),
+            run(4, "four"),
+            steps(5, "five", 2),
+            MoveStragglers,
+            Step,
+            Work(2),
+            Reverse(Role::Initial),
+        ],
+    );
+    let back = on(
+        ACME,
+        [
+            Reach(Phase::PostRollback),
+            Work(5),
+            Step,
+            run(6, "six"),
+            Fumble(5),
+            End(1),
+            Settle,
+            Work(5),
+            Work(2),
+            replace(7, "four"),
+            End(3),
+        ],
+    );
+    script("moved back", loaded(), there.chain(back))
+}
+
+pub(crate) const ALL: [fn() -> Script; 13] = [
     first_opening,
     forward,
     cancel,
@@ -298,4 +346,6 @@ pub(crate) const ALL: [fn() -> Script; 11] = [
     create,
     take_over,
     repair,
+    moved,
+    moved_back,
 ];

@@ -214,5 +214,5 @@ macro_rules! sweeps {
 }
 
 sweeps! {
-    first_opening, forward, cancel, reverse_at_once, reverse, reverse_twice, shared, delete, create, take_over, repair,
+    first_opening, forward, cancel, reverse_at_once, reverse, reverse_twice, shared, delete, create, take_over, repair, moved, moved_back,
 }

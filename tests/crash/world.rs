@@ -1,19 +1,23 @@
 //! A script on its way: the machine, the engine that is open on it, and the books.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 
 use cutover::clock::Clock as _;
 use cutover::fault::Faults;
+use cutover::formats::RowId;
 use cutover::migration::phase;
 use cutover::{
-    Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Launched, MigrationOptions,
-    Phase, Result, Retention, Role, Settled, StoreId, StoreSpec, Task, Tenant, TenantOptions,
+    Again, Completion, Durability, Ended, Ending, Engine, Error, ErrorKind, Failure, Gate, InstanceId,
+    Launched, MigrationOptions, Phase, Refusal, Result, Retention, Role, Settled, StoreId, StoreSpec, Task,
+    Tenant, TenantOptions,
 };
 
 use crate::books::{Book, Done, KEPT_MS, Known, LONG_AGO, Trace};
 use crate::losses;
 use crate::machine::{Crash, LONG, Machine};
+use crate::rows;
 use crate::script::{Action, Run, Script, body, definition, step};
 
 /// More steps of the engine than anything here needs.
@@ -39,7 +43,7 @@ pub(crate) struct World<'s> {
     /// The calls were made as the script has them, each once it was time for it.
     pub(crate) orderly: bool,
     /// Steps that the worker holds, by run.
-    tasks: BTreeMap<u32, Task>,
+    tasks: BTreeMap<u32, (Gate, Task)>,
     opened: u64,
 }
 
@@ -194,7 +198,12 @@ impl<'s> World<'s> {
                 Ok(())
             }
             Action::Restart => self.restart(),
-            Action::Start(_) | Action::CallOff | Action::Reverse(_) | Action::Reach(_) | Action::Settle => {
+            Action::Start(_)
+            | Action::CallOff
+            | Action::Reverse(_)
+            | Action::Reach(_)
+            | Action::MoveStragglers
+            | Action::Settle => {
                 let tenant = self.tenant(name)?;
                 self.steer(&tenant, action)
             }
@@ -244,9 +253,13 @@ impl<'s> World<'s> {
         let (migration, phase) = (tenant.migration(), tenant.status().phase);
         match action {
             Action::Start(path) if phase == Phase::Stable => {
-                migration.start(self.machine.store(path), MigrationOptions::default()).map(drop)
+                let options = MigrationOptions::default().move_rate(0);
+                migration.start(self.machine.store(path), options).map(drop)
             }
             Action::CallOff if phase == Phase::PreMigration => migration.cancel(),
+            Action::MoveStragglers if matches!(phase, Phase::PostMigration | Phase::PostRollback) => {
+                migration.move_stragglers(Duration::ZERO)
+            }
             Action::Reverse(goal) if migration.progress().goal != goal => match migration.reverse() {
                 // It was called off, because the target did not open.
                 Err(err) if !self.is_orderly() && err.kind() == ErrorKind::IllegalMove => Ok(()),
@@ -265,7 +278,9 @@ impl<'s> World<'s> {
                     if self.faults().is_dead() || settled() {
                         return Ok(());
                     }
-                    self.wind_up(tenant)?;
+                    if !self.moves() {
+                        self.wind_up(tenant)?;
+                    }
                     // What was ended again, because its end was lost, is not over yet.
                     self.machine.clock.advance(Duration::from_millis(KEPT_MS / 4));
                     self.engine().step()?;
@@ -353,14 +368,34 @@ impl<'s> World<'s> {
                 let number = action.number().unwrap();
                 // Lost in a power cut, or ended by what opening does about that.
                 let Some(known) = self.book(name).live(number).cloned() else { return Ok(()) };
+                let store = self.store_of(tenant, known.id);
                 let book = self.books.get_mut(name).unwrap();
                 let done = act_on(tenant, book, &mut self.tasks, &known, action, again, now_ms)?;
-                done.into_iter().map(|done| (done, vec![known.id.store()])).collect()
+                done.into_iter().map(|done| (done, vec![store])).collect()
             }
         };
         let traces = done.into_iter().map(|(what, stores)| Trace { tenant: name, at, what, stores, again });
         self.trace.extend(traces);
         Ok(())
+    }
+
+    /// Whether what is in the store that is left is moved.
+    fn moves(&self) -> bool {
+        (0..self.script.len()).any(|at| self.script.call(at).1 == Action::MoveStragglers)
+    }
+
+    /// The store that an instance is in.
+    fn store_of(&self, tenant: &Tenant, id: InstanceId) -> StoreId {
+        if !self.moves() || self.machine.real.is_some() {
+            return id.store();
+        }
+        let (all, status) = (rows::read(&self.machine), tenant.status());
+        let there = |store: &StoreId| {
+            let path = self.engine().store_path(*store)?;
+            all.get(&(path, tenant.id()))?.get(&RowId::Instance { id })
+        };
+        let stores = [Some(status.initial), status.target].into_iter().flatten();
+        stores.into_iter().find(|store| there(store).is_some()).unwrap_or(id.store())
     }
 
     fn book(&mut self, name: &str) -> &mut Book {
@@ -396,7 +431,7 @@ fn is_past(wanted: Phase, now: Phase, goal: Role) -> bool {
 fn act_on(
     tenant: &Tenant,
     book: &mut Book,
-    tasks: &mut BTreeMap<u32, Task>,
+    tasks: &mut BTreeMap<u32, (Gate, Task)>,
     known: &Known,
     action: Action,
     again: bool,
@@ -421,18 +456,26 @@ fn act_on(
         Action::Work(_) => {
             let next = known.done + 1;
             if tenant.step_result(id, &step(next))?.is_none() {
-                let task = claim(tenant, tasks, known)?;
-                let settled = tenant.worker("worker")?.complete(&task, completion(&known.run, next))?;
-                tasks.remove(&number);
+                let (gate, task) = claim(tenant, tasks, known)?;
+                let settled = gate.complete(task, completion(&known.run, next))?;
+                if settled == Settled::Refused(Refusal::Moved) {
+                    tasks.remove(&number);
+                    return act_on(tenant, book, tasks, known, action, again, now_ms);
+                }
                 assert!(matches!(settled, Settled::Done { .. }), "{task:?}: {settled:?}");
+                tasks.remove(&number);
             }
             book.stepped(number, now_ms);
             Ok(Some(Done::Stepped(number, next)))
         }
         Action::Fumble(_) => {
-            let task = claim(tenant, tasks, known)?;
-            let failure = Failure { reason: "fumbled".into(), retry_in: Some(Duration::ZERO) };
-            let settled = tenant.worker("worker")?.fail(&task, &failure)?;
+            let (gate, task) = claim(tenant, tasks, known)?;
+            let failure = Failure { reason: "fumbled".into(), again: Again::After(Duration::ZERO) };
+            let settled = gate.fail(task, &failure)?;
+            if settled == Settled::Refused(Refusal::Moved) {
+                tasks.remove(&number);
+                return act_on(tenant, book, tasks, known, action, again, now_ms);
+            }
             assert_eq!(settled, Settled::Done { ended: None }, "{task:?}");
             tasks.remove(&number);
             Ok(None)
@@ -446,15 +489,22 @@ pub(crate) fn output(number: u32) -> String {
 }
 
 /// A worker that has a step and could not settle it still has it.
-fn claim(tenant: &Tenant, tasks: &mut BTreeMap<u32, Task>, known: &Known) -> Result<Task> {
-    if let Some(held) = tasks.get(&known.run.number) {
-        return Ok(held.clone());
+fn claim<'t>(
+    tenant: &Tenant,
+    tasks: &'t mut BTreeMap<u32, (Gate, Task)>,
+    known: &Known,
+) -> Result<&'t (Gate, Task)> {
+    let number = known.run.number;
+    match tasks.entry(number) {
+        Entry::Occupied(held) => Ok(held.into_mut()),
+        Entry::Vacant(free) => {
+            let gate = tenant.register("worker")?;
+            let task = gate.claim(&known.run.queue(), Duration::ZERO)?;
+            let task = task.unwrap_or_else(|| panic!("nobody is given the next step of {known:?}"));
+            assert_eq!((task.instance, task.step.clone()), (known.id, step(known.done + 1)));
+            Ok(free.insert((gate, task)))
+        }
     }
-    let task = tenant.worker("worker")?.claim(&known.run.queue(), LONG, Duration::ZERO)?;
-    let task = task.unwrap_or_else(|| panic!("nobody is given the next step of {known:?}"));
-    assert_eq!((task.instance, task.step.clone()), (known.id, step(known.done + 1)));
-    tasks.insert(known.run.number, task.clone());
-    Ok(task)
 }
 
 fn completion(run: &Run, number: u32) -> Completion {

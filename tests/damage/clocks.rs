@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cutover::{Beat, Ending, InstanceState, Launched, NewStep, Retention, Settled};
 
-use crate::tap::{HOUR, Home, KEEP, START, keyed, started, tenant, work_off};
+use crate::tap::{HOUR, Home, KEEP, START, keyed, many, started, tenant, work_off};
 
 /// Everything that has ended is kept for an hour.
 const AN_HOUR: Retention = Retention { instance_ms: 3_600_000, key_ms: 3_600_000, request_ms: 3_600_000 };
@@ -15,13 +15,13 @@ fn a_wall_clock_that_jumps_during_a_run_moves_no_lease_and_no_deadline() {
         let home = Home::new();
         let engine = home.open();
         let tenant = tenant(&engine, "a", AN_HOUR);
-        let worker = tenant.worker("w").unwrap();
+        let worker = tenant.register(many("w")).unwrap();
         let ended = started(tenant.launch(&keyed("ended")).unwrap());
         tenant.end(ended, Ending::Completed, b"", "").unwrap();
         let later = keyed("later").start_in(HOUR).step(NewStep::new("s").queue("later"));
         let later = started(tenant.launch(&later).unwrap());
         started(tenant.launch(&keyed("held").step(NewStep::new("s"))).unwrap());
-        let task = worker.claim("default", HOUR, Duration::ZERO).unwrap().unwrap();
+        let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
 
         home.clock.set_wall(jump);
         for passed in [Duration::from_secs(1), HOUR - Duration::from_secs(2)] {
@@ -29,19 +29,19 @@ fn a_wall_clock_that_jumps_during_a_run_moves_no_lease_and_no_deadline() {
             work_off(&engine);
             assert!(tenant.instance(ended).unwrap().is_some(), "collected early");
             assert_eq!(tenant.instance(later).unwrap().unwrap().state, InstanceState::Scheduled);
-            assert!(worker.claim("later", HOUR, Duration::ZERO).unwrap().is_none(), "given early");
-            assert_eq!(worker.claim("default", HOUR, Duration::ZERO).unwrap(), None, "its lease holds");
+            assert!(worker.claim("later", Duration::ZERO).unwrap().is_none(), "given early");
+            assert_eq!(worker.claim("default", Duration::ZERO).unwrap(), None, "its lease holds");
         }
         assert_eq!(worker.heartbeat(&task).unwrap(), Beat::Renewed);
         home.clock.set_wall(START);
         home.clock.advance(Duration::from_secs(1));
         work_off(&engine);
         assert!(tenant.instance(ended).unwrap().is_none(), "its hour is over");
-        assert!(worker.claim("later", HOUR, Duration::ZERO).unwrap().is_some(), "its hour has come");
+        assert!(worker.claim("later", Duration::ZERO).unwrap().is_some(), "its hour has come");
         let settled = worker.complete(&task, cutover::Completion::default()).unwrap();
         assert!(matches!(settled, Settled::Done { .. }));
         home.clock.advance(HOUR);
-        assert_eq!(worker.heartbeat(&task).unwrap(), Beat::Stale);
+        assert!(matches!(worker.heartbeat(&task).unwrap(), Beat::Refused(_)));
     }
 }
 

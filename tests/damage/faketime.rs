@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cutover::{Beat, Ending, Engine, Retention};
 
-use crate::tap::{HOUR, LONG, keyed, memory, started};
+use crate::tap::{LONG, keyed, memory, started};
 
 const CHILD: &str = "CUTOVER_FAKETIME_DATA";
 const SETTING: &str = "FAKETIME_TIMESTAMP_FILE";
@@ -44,11 +44,11 @@ fn child() {
     let options = cutover::TenantOptions::new(memory("a")).retention(hour);
     let tenant = engine.create_tenant("acme", options).unwrap();
     tenant.define("work", 1, "text/plain", b"do it").unwrap();
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(cutover::WorkerOptions::new("w").limit(2)).unwrap();
     let ended = started(tenant.launch(&keyed("ended")).unwrap());
     tenant.end(ended, Ending::Completed, b"", "").unwrap();
     started(tenant.launch(&keyed("held").step(cutover::NewStep::new("s"))).unwrap());
-    let task = worker.claim("default", HOUR, Duration::ZERO).unwrap().unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     let told = |key: &str| {
         let id = started(tenant.launch(&keyed(key)).unwrap());
         tenant.instance(id).unwrap().unwrap().launched_ms
@@ -66,7 +66,7 @@ fn child() {
         );
         assert!(tenant.instance(ended).unwrap().is_some(), "{offset}: collected early");
         assert_eq!(worker.heartbeat(&task).unwrap(), Beat::Renewed, "{offset}");
-        assert!(worker.claim("default", HOUR, Duration::ZERO).unwrap().is_none(), "{offset}: given twice");
+        assert!(worker.claim("default", Duration::ZERO).unwrap().is_none(), "{offset}: given twice");
     }
     assert!(matches!(
         worker.complete(&task, cutover::Completion::default()),

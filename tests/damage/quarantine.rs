@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use cutover::formats::{Family, NoteId, RowId};
 use cutover::{
-    Completion, ConflictPolicy, Defined, Ending, Engine, ErrorKind, Hold, InstanceId, Launch, Launched,
-    MigrationOptions, Move, NewStep, Phase, Quarantined, Tenant,
+    Completion, ConflictPolicy, Defined, Ending, Engine, ErrorKind, Failure, Hold, InstanceId, Launch,
+    Launched, MigrationOptions, Move, NewStep, Phase, Quarantined, Retry, Tenant,
 };
 
-use crate::tap::{DROP, HOUR, Home, KEEP, keyed, memory, started, tenant, work_off};
+use crate::tap::{DROP, HOUR, Home, KEEP, keyed, many, memory, started, tenant, work_off};
 
 fn definition(name: &str) -> RowId<'static> {
     RowId::Definition { name: name.to_owned().into(), version: 1 }
@@ -269,7 +269,7 @@ fn workers_go_on_beside_a_step_that_cannot_be_read() {
     let home = Home::new();
     let engine = home.open();
     let tenant = tenant(&engine, "a", KEEP);
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(many("w")).unwrap();
     let launch = |key: &str| started(tenant.launch(&keyed(key).step(NewStep::new("s"))).unwrap());
     let [first, second, third] = ["1", "2", "3"].map(|key| {
         home.clock.advance(Duration::from_millis(10));
@@ -278,15 +278,15 @@ fn workers_go_on_beside_a_step_that_cannot_be_read() {
     let step = RowId::Step { instance: first, step: "s".into() };
     let head = RowId::Instance { id: second };
     let whole = [&step, &head].map(|row| home.damage("a", tenant.id(), row));
-    let task = worker.claim("default", HOUR, Duration::ZERO).unwrap().unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     assert_eq!(task.instance, third);
-    assert_eq!(worker.claim("default", HOUR, Duration::ZERO).unwrap(), None);
+    assert_eq!(worker.claim("default", Duration::ZERO).unwrap(), None);
     assert_eq!(whats(&tenant).len(), 2, "{:?}", whats(&tenant));
     worker.complete(&task, Completion::default()).unwrap();
 
     home.put("a", tenant.id(), &step, &whole[0]);
     assert_eq!(tenant.migration().retry().unwrap().readable, 1);
-    let task = worker.claim("default", HOUR, Duration::ZERO).unwrap().unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     assert_eq!(task.instance, first, "it is given again");
     worker.complete(&task, Completion::default()).unwrap();
 
@@ -299,6 +299,41 @@ fn workers_go_on_beside_a_step_that_cannot_be_read() {
     for family in [Family::Steps, Family::Ready] {
         assert!(home.rows("a", family).iter().all(|(row, _)| !of_second(row)));
     }
+}
+
+#[test]
+fn undecided_steps_are_listed_beside_one_that_cannot_be_read() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, "a", KEEP);
+    let worker = tenant.register(many("w")).unwrap();
+    let once = || NewStep::new("s").retry(Retry { attempts: 1, ..Retry::default() });
+    let [first, second, third] = ["1", "2", "3"].map(|key| {
+        home.clock.advance(Duration::from_millis(10));
+        let id = started(tenant.launch(&keyed(key).step(once())).unwrap());
+        let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
+        worker.fail(&task, &Failure::default()).unwrap();
+        id
+    });
+    let listed = || -> Vec<InstanceId> {
+        tenant.undecided(None, 10).unwrap().steps.iter().map(|step| step.instance).collect()
+    };
+    let of = |id| RowId::Step { instance: id, step: "s".into() };
+    let whole = home.damage("a", tenant.id(), &of(second));
+    assert_eq!(listed(), [first, third]);
+    assert_eq!(whats(&tenant).len(), 1, "{:?}", whats(&tenant));
+    home.put("a", tenant.id(), &of(second), &whole);
+    assert_eq!(tenant.migration().retry().unwrap().readable, 1);
+    assert_eq!(listed(), [first, second, third], "its row was not touched");
+
+    // It is given up: with it goes its row, and with the end of another one, of which only the step is damaged, too.
+    home.damage("a", tenant.id(), &of(second));
+    assert_eq!(listed(), [first, third]);
+    tenant.migration().drop_quarantined(&entry(&tenant, "step "), "worn out").unwrap();
+    home.damage("a", tenant.id(), &of(third));
+    tenant.terminate(third, "enough").unwrap();
+    assert_eq!(listed(), [first]);
+    assert_eq!(home.rows("a", Family::Ready).len(), 1);
 }
 
 /// I1: whoever drops the damaged key of a live instance does not let a second one in.
@@ -340,7 +375,7 @@ fn a_damaged_key_is_not_dropped_before_the_damaged_instance_that_may_hold_it() {
     home.damage("a", tenant.id(), &RowId::Key { scope: "scope".into(), key: b"k".as_slice().into() });
     home.damage("a", tenant.id(), &RowId::Instance { id });
     // Either is met by who needs it.
-    assert_eq!(tenant.worker("w").unwrap().claim("default", HOUR, Duration::ZERO).unwrap(), None);
+    assert_eq!(tenant.register(many("w")).unwrap().claim("default", Duration::ZERO).unwrap(), None);
     assert_eq!(tenant.launch(&keyed("k")).unwrap_err().kind(), ErrorKind::Corrupt);
     work_off(&engine);
     let (key, instance) = (entry(&tenant, "key "), entry(&tenant, "instance "));

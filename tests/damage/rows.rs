@@ -7,7 +7,7 @@ use cutover::{
     Completion, Ending, Engine, Error, ErrorKind, InstanceId, Launched, MigrationOptions, NewStep, Tenant,
 };
 
-use crate::tap::{Home, KEEP, keyed, memory, started, tenant, work_off};
+use crate::tap::{Home, KEEP, keyed, many, memory, started, tenant, work_off};
 
 /// A tenant with rows of every kind, and what reading them gave before any was damaged.
 struct Filled {
@@ -25,8 +25,8 @@ fn filled() -> Filled {
     let live =
         keyed("live").request_id("r").input(*b"in").step(NewStep::new("first")).step(NewStep::new("second"));
     let live = started(tenant.launch(&live).unwrap());
-    let worker = tenant.worker("w").unwrap();
-    let task = worker.claim("default", Duration::from_secs(60), Duration::ZERO).unwrap().unwrap();
+    let worker = tenant.register(many("w")).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     worker.complete(&task, Completion { result: b"result".to_vec(), ..Completion::default() }).unwrap();
     let ended = started(tenant.launch(&keyed("ended")).unwrap());
     tenant.end(ended, Ending::Failed, b"out", "why").unwrap();
@@ -129,12 +129,10 @@ fn markers_are_as_good_as_their_keys() {
                 let mut flipped = whole.clone();
                 flipped[at] ^= 0x11;
                 home.put("a", id, &row, &flipped);
-                let worker = filled.tenant.worker("w").unwrap();
-                let lease = Duration::from_secs(1);
+                let worker = filled.tenant.register(many("w")).unwrap();
                 if family == Family::Ready {
-                    let task = worker.claim("default", lease, Duration::ZERO).unwrap().unwrap();
+                    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
                     assert_eq!(task.step, "second");
-                    home.clock.advance(Duration::from_secs(2));
                 }
                 work_off(&filled.engine);
                 home.put("a", id, &row, &whole);

@@ -11,7 +11,10 @@ use cutover::clock::ManualClock;
 use cutover::formats::{Family, Layout as _, RowId, TenantId, V1};
 use cutover::store::memory::MemoryDriver;
 use cutover::store::{Batch, Driver, Store, Write};
-use cutover::{Builder, Engine, InstanceId, Launch, Launched, Retention, StoreSpec, Tenant, TenantOptions};
+use cutover::{
+    Builder, Engine, Heartbeats, InstanceId, Launch, Launched, Retention, StoreSpec, Tenant, TenantOptions,
+    WorkerOptions,
+};
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
@@ -53,6 +56,14 @@ impl Driver for Tap {
 }
 
 /// A data directory, its stores and its clock.
+/// No lease runs out in a test that does not say so.
+pub(crate) const PATIENT: Heartbeats = Heartbeats { every: HOUR, intervals: 1 };
+
+/// A worker with any number of steps at a time.
+pub(crate) fn many(name: &str) -> WorkerOptions {
+    WorkerOptions::new(name).limit(usize::MAX)
+}
+
 pub(crate) struct Home {
     dir: TempDir,
     pub(crate) tap: Arc<Tap>,
@@ -73,7 +84,7 @@ impl Home {
 
     pub(crate) fn builder(&self) -> Builder {
         let builder = Engine::builder(self.data()).driver(self.tap.clone()).clock(self.clock.clone());
-        builder.background(false)
+        builder.background(false).heartbeats(PATIENT)
     }
 
     pub(crate) fn open(&self) -> Engine {

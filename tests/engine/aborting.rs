@@ -20,7 +20,7 @@ use cutover::{
 use tempfile::TempDir;
 
 use crate::child::{self, LOADERS, SCOPE, Told, Way, When, asked, body, completion, definition, queue};
-use crate::common::{LONG, keyed, settle, started};
+use crate::common::{LONG, keyed, many, settle, started};
 
 /// Retention and dwells are over by then.
 const MUCH_LATER: Duration = Duration::from_secs(7_200);
@@ -332,9 +332,9 @@ fn stays(told: &Told, ledger: &Ledger, tenant: &Tenant) {
 
 /// Works every step that is ready, which are those of the ledger and no others, and ends what lives in the store that is left.
 fn wind_up(ledger: &mut Ledger, tenant: &Tenant, survivor: StoreId) {
-    let worker = tenant.worker("afterwards").unwrap();
+    let worker = tenant.register(many("afterwards")).unwrap();
     for thread in 0..=HERE {
-        while let Some(task) = worker.claim(&queue(thread), LONG, Duration::ZERO).unwrap() {
+        while let Some(task) = worker.claim(&queue(thread), Duration::ZERO).unwrap() {
             let settled = worker.complete(&task, completion(thread, &task.step)).unwrap();
             assert!(matches!(settled, Settled::Done { .. }), "{task:?}: {settled:?}");
             ledger.stepped(task.instance, static_step(&task.step));

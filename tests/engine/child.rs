@@ -14,11 +14,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use cutover::{
-    Completion, ConflictPolicy, Durability, Ending, Engine, Event, Hold, InstanceId, Launch, Launched,
-    MigrationOptions, NewStep, Observer, Phase, Settled, StoreSpec, Tenant, TenantOptions, Worker,
+    Completion, ConflictPolicy, Durability, Ending, Engine, Event, Gate, Hold, InstanceId, Launch, Launched,
+    MigrationOptions, NewStep, Observer, Phase, Settled, StoreSpec, Tenant, TenantOptions,
 };
 
-use crate::common::{KEEP, LONG, reach};
+use crate::common::{KEEP, reach};
 
 const VARIABLE: &str = "CUTOVER_ENGINE_CHILD";
 /// Longer than any test; a later clock ends it.
@@ -281,7 +281,7 @@ impl Observer for Watcher {
 struct Loader {
     thread: usize,
     tenant: Tenant,
-    worker: Worker,
+    worker: Gate,
     rng: fastrand::Rng,
     /// What lives: its key, and whether it has steps.
     live: BTreeMap<InstanceId, (Option<String>, bool)>,
@@ -295,7 +295,7 @@ impl Loader {
         Self {
             thread,
             tenant: tenant.clone(),
-            worker: tenant.worker(format!("worker {thread}")).unwrap(),
+            worker: tenant.register(format!("worker {thread}")).unwrap(),
             rng: fastrand::Rng::with_seed(seed + thread as u64),
             live: BTreeMap::new(),
             launches: 0,
@@ -356,7 +356,7 @@ impl Loader {
     }
 
     fn work(&mut self) {
-        let claimed = self.worker.claim(&queue(self.thread), LONG, Duration::ZERO).unwrap();
+        let claimed = self.worker.claim(&queue(self.thread), Duration::ZERO).unwrap();
         let Some(task) = claimed else { return };
         let completion = completion(self.thread, &task.step);
         let complete = || self.worker.complete(&task, completion).unwrap();

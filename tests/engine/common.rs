@@ -8,8 +8,8 @@ use cutover::fault::{Act, Effect, Fault, Faults};
 use cutover::store::memory::MemoryDriver;
 use cutover::store::{Driver as _, Store};
 use cutover::{
-    Builder, Durability, Engine, InstanceId, Launch, Launched, NewStep, Phase, Retention, StoreSpec, Tenant,
-    TenantOptions,
+    Builder, Durability, Engine, Heartbeats, InstanceId, Launch, Launched, NewStep, Phase, Retention,
+    StoreSpec, Tenant, TenantOptions, WorkerOptions,
 };
 use tempfile::TempDir;
 
@@ -20,6 +20,14 @@ pub(crate) const KEEP: Retention =
     Retention { instance_ms: 3_600_000, key_ms: 3_600_000, request_ms: 3_600_000 };
 /// Everything goes as soon as it has ended.
 pub(crate) const DROP: Retention = Retention { instance_ms: 0, key_ms: 0, request_ms: 0 };
+
+/// No lease runs out in a test that does not say so.
+pub(crate) const PATIENT: Heartbeats = Heartbeats { every: LONG, intervals: 1 };
+
+/// A worker with any number of steps at a time.
+pub(crate) fn many(name: &str) -> WorkerOptions {
+    WorkerOptions::new(name).limit(usize::MAX)
+}
 
 pub(crate) struct Home {
     pub(crate) dir: TempDir,
@@ -44,7 +52,8 @@ impl Home {
 
     pub(crate) fn builder(&self) -> Builder {
         let driver = self.faults.driver(Arc::new(self.disks.clone()));
-        Engine::builder(self.path().join("data")).durability(self.durability).driver(driver)
+        let builder = Engine::builder(self.path().join("data")).durability(self.durability);
+        builder.driver(driver).heartbeats(PATIENT)
     }
 
     pub(crate) fn open(&self) -> Engine {

@@ -14,6 +14,8 @@ use cutover::{Builder, Engine, Error, ErrorKind, Result};
 use parking_lot::{Condvar, Mutex};
 use tempfile::TempDir;
 
+use crate::common::PATIENT;
+
 /// What is wrong with one disk.
 #[derive(Clone, Default)]
 struct Faults {
@@ -170,7 +172,8 @@ impl Machine {
     }
 
     pub(crate) fn builder(&self) -> Builder {
-        Engine::builder(self.dir.path().join("data")).driver(Arc::new(self.disks.clone()))
+        let builder = Engine::builder(self.dir.path().join("data")).driver(Arc::new(self.disks.clone()));
+        builder.heartbeats(PATIENT)
     }
 
     pub(crate) fn open(&self) -> Engine {

@@ -8,7 +8,7 @@ use cutover::{
     NewStep, Phase, Result, Retention, Tenant,
 };
 
-use crate::common::{KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step};
+use crate::common::{KEEP, LONG, keyed, many, memory, reach, settle, started, tenant, with_step};
 use crate::disks::Machine;
 
 /// The process is killed, the disks are mended, and the engine is opened again.
@@ -61,12 +61,8 @@ fn a_request_is_not_answered_from_a_row_that_may_be_lost() {
     indeterminate(first.launch(&launch));
     indeterminate(first.launch(&keyed("k")));
     indeterminate(first.instance_by_key("scope", b"k"));
-    let worker = first.worker("w").unwrap();
-    assert_eq!(
-        worker.claim("default", LONG, Duration::ZERO).unwrap(),
-        None,
-        "it may never have been launched"
-    );
+    let worker = first.register(many("w")).unwrap();
+    assert_eq!(worker.claim("default", Duration::ZERO).unwrap(), None, "it may never have been launched");
     // What the failure does not touch is answered.
     assert_eq!(holder(&first, "other"), None);
     let (_engine, again) = reopen(&machine, engine);
@@ -153,9 +149,9 @@ fn a_large_replacement_over_two_stores_is_made_as_in_one() {
     let (_engine, again) = reopen(&machine, engine);
     assert_eq!(live(&again), [new]);
     assert_eq!(again.input(new).unwrap().unwrap(), input);
-    let worker = again.worker("w").unwrap();
+    let worker = again.register(many("w")).unwrap();
     for _ in 0..5 {
-        let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+        let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
         assert_eq!((task.instance, task.input == input), (new, true));
     }
 }

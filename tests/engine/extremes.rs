@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cutover::{
-    Completion, Ending, Event, Failure, Filter, InstanceState, MigrationOptions, NewStep, Observer, Phase,
-    Retention, Settled,
+    Again, Completion, Ending, Event, Failure, Filter, InstanceState, MigrationOptions, NewStep, Observer,
+    Phase, Retention, Settled,
 };
 
-use crate::common::{DROP, Home, LONG, keyed, memory, reach, started, tenant, work};
+use crate::common::{DROP, Home, LONG, keyed, many, memory, reach, started, tenant, work};
 
 const FOREVER: Retention = Retention { instance_ms: u64::MAX, key_ms: u64::MAX, request_ms: u64::MAX };
 
@@ -58,7 +58,7 @@ fn what_starts_in_a_million_years_is_scheduled() {
     let tenant = tenant(&engine, memory("a"), FOREVER);
     let id = started(tenant.launch(&work().step(NewStep::new("s")).start_in(Duration::MAX)).unwrap());
     assert_eq!(tenant.instance(id).unwrap().unwrap().state, InstanceState::Scheduled);
-    assert_eq!(tenant.worker("w").unwrap().claim("default", LONG, Duration::ZERO).unwrap(), None);
+    assert_eq!(tenant.register(many("w")).unwrap().claim("default", Duration::ZERO).unwrap(), None);
 }
 
 #[test]
@@ -66,11 +66,11 @@ fn leases_and_delays_may_be_of_any_length() {
     let home = Home::new();
     let engine = home.open();
     let tenant = tenant(&engine, memory("a"), FOREVER);
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(many("w")).unwrap();
     let id = started(tenant.launch(&work().step(NewStep::new("s")).step(NewStep::new("t"))).unwrap());
-    let claim = || worker.claim("default", Duration::MAX, Duration::ZERO).unwrap();
+    let claim = || worker.claim("default", Duration::ZERO).unwrap();
     let (one, other) = (claim().unwrap(), claim().unwrap());
-    let never = Failure { reason: String::new(), retry_in: Some(Duration::MAX) };
+    let never = Failure { reason: String::new(), again: Again::After(Duration::MAX) };
     assert_eq!(worker.fail(&one, &never).unwrap(), Settled::Done { ended: None });
     assert_eq!(worker.complete(&other, Completion::default()).unwrap(), Settled::Done { ended: None });
     assert_eq!(claim(), None);

@@ -11,7 +11,7 @@ use cutover::{
     NewStep, Phase, Retention, StoreSpec, Tenant, TenantOptions,
 };
 
-use crate::common::{KEEP, LONG, started, work};
+use crate::common::{KEEP, LONG, many, started, work};
 use crate::mounts::Disk;
 
 const STORES: [&str; 2] = ["rocksdb", "sled"];
@@ -104,9 +104,9 @@ fn home_on(disk: &Disk, driver: &str, durability: Durability) {
     let refused = launch_at_last(&tenant, "refused");
     acknowledged.push(("refused".into(), refused));
     // Everything that was acknowledged is given out once.
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(many("w")).unwrap();
     let mut given: Vec<InstanceId> = Vec::new();
-    while let Some(task) = worker.claim("default", LONG, Duration::ZERO).unwrap() {
+    while let Some(task) = worker.claim("default", Duration::ZERO).unwrap() {
         given.push(task.instance);
     }
     given.sort_unstable();
@@ -246,8 +246,8 @@ fn metadata_on_a_full_disk_is_what_it_was_and_moves_go_on_when_there_is_room() {
     tenant.migration().release(Hold::Complete).unwrap();
     assert!(tenant.migration().wait_for(Phase::PostMigration, LONG).unwrap());
     all_there(&tenant, &acknowledged);
-    let worker = tenant.worker("w").unwrap();
-    while let Some(task) = worker.claim("default", LONG, Duration::ZERO).unwrap() {
+    let worker = tenant.register(many("w")).unwrap();
+    while let Some(task) = worker.claim("default", Duration::ZERO).unwrap() {
         worker.complete(&task, Completion::default()).unwrap();
     }
     assert!(tenant.migration().wait_settled(LONG).unwrap(), "{:?}", tenant.migration().progress());

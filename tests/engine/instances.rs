@@ -9,7 +9,7 @@ use cutover::{
     TenantOptions,
 };
 
-use crate::common::{Home, KEEP, LONG, keyed, memory, started, tenant, with_step, work};
+use crate::common::{Home, KEEP, LONG, keyed, many, memory, started, tenant, with_step, work};
 
 #[test]
 fn lists_filter_and_page_in_the_order_of_ids() {
@@ -67,14 +67,14 @@ fn a_cancelled_instance_ends_when_its_last_worker_does() {
     let tenant = tenant(&engine, memory("a"), KEEP);
     let idle = started(tenant.launch(&with_step("idle")).unwrap());
     assert_eq!(tenant.cancel(idle, "enough").unwrap(), Ended::Now);
-    let worker = tenant.worker("w").unwrap();
-    assert_eq!(worker.claim("default", LONG, Duration::ZERO).unwrap(), None, "its step is not given out");
+    let worker = tenant.register(many("w")).unwrap();
+    assert_eq!(worker.claim("default", Duration::ZERO).unwrap(), None, "its step is not given out");
     let busy = started(tenant.launch(&with_step("busy")).unwrap());
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     assert_eq!(tenant.cancel(busy, "enough").unwrap(), Ended::Asked);
     assert!(tenant.instance(busy).unwrap().unwrap().cancel_requested);
     assert_eq!(worker.heartbeat(&task).unwrap(), Beat::CancelRequested);
-    let failure = cutover::Failure { reason: "stopped".into(), retry_in: Some(Duration::ZERO) };
+    let failure = cutover::Failure { reason: "stopped".into(), again: cutover::Again::After(Duration::ZERO) };
     worker.fail(&task, &failure).unwrap();
     assert_eq!(tenant.instance(busy).unwrap().unwrap().ending(), Some(Ending::Cancelled));
     started(tenant.launch(&with_step("busy")).unwrap());
@@ -175,11 +175,11 @@ fn a_delayed_start_is_scheduled_until_its_time() {
     let engine = home.builder().clock(clock.clone()).background(false).open().unwrap();
     let tenant = tenant(&engine, memory("a"), KEEP);
     let id = started(tenant.launch(&with_step("k").start_in(Duration::from_secs(60))).unwrap());
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(many("w")).unwrap();
     clock.advance(Duration::from_millis(59_999));
     assert_eq!(tenant.instance(id).unwrap().unwrap().state, InstanceState::Scheduled);
-    assert_eq!(worker.claim("default", LONG, Duration::ZERO).unwrap(), None);
+    assert_eq!(worker.claim("default", Duration::ZERO).unwrap(), None);
     clock.advance(Duration::from_millis(1));
     assert_eq!(tenant.instance(id).unwrap().unwrap().state, InstanceState::Running);
-    assert_eq!(worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap().instance, id);
+    assert_eq!(worker.claim("default", Duration::ZERO).unwrap().unwrap().instance, id);
 }

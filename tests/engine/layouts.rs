@@ -19,7 +19,7 @@ use cutover::{
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::common::{DROP, KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step};
+use crate::common::{DROP, KEEP, LONG, keyed, many, memory, reach, settle, started, tenant, with_step};
 use crate::rows::{Rows, Source};
 
 /// Keys are lower-case hex digits, `.` behind a text in the middle; values are JSON.
@@ -77,6 +77,7 @@ impl Layout for Readable {
                 number(out, (*migration).into(), 16);
             }
             RowId::Note(NoteId::Closed) => out.push(b'e'),
+            RowId::Note(NoteId::Move { instance }) => part(out, b'f', *instance),
             RowId::Note(NoteId::Quarantine { family, key }) => {
                 out.push(b'd');
                 number(out, (*family as u8).into(), 2);
@@ -93,6 +94,7 @@ impl Layout for Readable {
             Prefix::Replaces => out.push(b'b'),
             Prefix::CopyPositions => out.push(b'c'),
             Prefix::Quarantined => out.push(b'd'),
+            Prefix::Moves => out.push(b'f'),
             Prefix::StepsOf(id) => number(out, id.0, 32),
             Prefix::Queue(name) | Prefix::Versions(name) | Prefix::Scope(name) => ended(out, name),
         }
@@ -155,6 +157,7 @@ impl Layout for Readable {
                     NoteId::Quarantine { family, key: key.tail()?.into() }
                 }
                 b'e' => NoteId::Closed,
+                b'f' => NoteId::Move { instance: key.id()? },
                 _ => return Err(KEY),
             }),
         };
@@ -336,8 +339,8 @@ fn readable(path: &str) -> StoreSpec {
 
 /// Takes the next step and completes it.
 fn work_off(tenant: &Tenant) -> InstanceId {
-    let worker = tenant.worker("w").unwrap();
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let worker = tenant.register(many("w")).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     let completion = Completion { output: b"out".to_vec(), ..Completion::default() };
     let settled = worker.complete(&task, completion).unwrap();
     assert_eq!(settled, Settled::Done { ended: Some(Ending::Completed) });

@@ -9,17 +9,17 @@ use cutover::formats::limits::{
     MAX_STEPS_PER_CALL,
 };
 use cutover::{
-    Completion, Ending, Engine, ErrorKind, Failure, Filter, Launch, MigrationOptions, NewStep, Result,
-    StoreSpec, Task, Tenant, TenantOptions, Worker,
+    Again, Completion, Decision, Ending, Engine, ErrorKind, Failure, Filter, Gate, Launch, MigrationOptions,
+    NewStep, Result, StoreSpec, Task, Tenant, TenantOptions,
 };
 
-use crate::common::{Home, KEEP, LONG, memory, started, tenant, with_step, work};
+use crate::common::{Home, KEEP, many, memory, started, tenant, with_step, work};
 
 /// What a call is made on.
 struct Site {
     engine: Engine,
     tenant: Tenant,
-    worker: Worker,
+    worker: Gate,
 }
 
 /// A call of which one part has so many bytes.
@@ -33,7 +33,7 @@ impl Site {
     /// A task of an instance of its own.
     fn task(&self) -> Task {
         let id = started(self.tenant.launch(&work().step(NewStep::new("only").queue("tasks"))).unwrap());
-        let task = self.worker.claim("tasks", LONG, Duration::ZERO).unwrap().unwrap();
+        let task = self.worker.claim("tasks", Duration::ZERO).unwrap().unwrap();
         assert_eq!(task.instance, id);
         task
     }
@@ -80,7 +80,7 @@ fn next(next: Vec<NewStep>) -> Completion {
 }
 
 /// Names and keys, which may not be empty.
-const NAMES: [(&str, usize, Call); 19] = [
+const NAMES: [(&str, usize, Call); 20] = [
     ("the name of the tenant", MAX_NAME, |site, len| {
         site.engine.create_tenant(&name(len), TenantOptions::new(memory("a")))?;
         site.engine.delete_tenant(&name(len))
@@ -92,10 +92,8 @@ const NAMES: [(&str, usize, Call); 19] = [
         site.engine.create_tenant("scoped", options)?;
         site.engine.delete_tenant("scoped")
     }),
-    ("the name of the worker", MAX_NAME, |site, len| site.tenant.worker(name(len)).map(drop)),
-    ("the name of the queue", MAX_NAME, |site, len| {
-        site.worker.claim(&name(len), LONG, Duration::ZERO).map(drop)
-    }),
+    ("the name of the worker", MAX_NAME, |site, len| site.tenant.register(name(len)).map(drop)),
+    ("the name of the queue", MAX_NAME, |site, len| site.worker.claim(&name(len), Duration::ZERO).map(drop)),
     ("the name of the definition", MAX_NAME, |site, len| {
         site.tenant.define(&name(len), 1, "t", b"").map(drop)
     }),
@@ -118,10 +116,14 @@ const NAMES: [(&str, usize, Call); 19] = [
         let id = site.tenant.instance_by_key("scope", b"there")?.unwrap().id;
         site.tenant.step_result(id, &name(len)).map(drop)
     }),
+    ("the name of the step", MAX_NAME, |site, len| {
+        let id = site.tenant.instance_by_key("scope", b"there")?.unwrap().id;
+        found(site.tenant.decide(id, &name(len), &Decision::Retry))
+    }),
 ];
 
 /// What may be empty.
-const SIZES: [(&str, usize, Call); 15] = [
+const SIZES: [(&str, usize, Call); 16] = [
     ("the content type", MAX_NAME, |site, len| site.tenant.define("typed", 1, &name(len), b"").map(drop)),
     ("the body of the definition", MAX_DEFINITION, |site, len| {
         site.tenant.define("large", 1, "t", &vec![7; len])?;
@@ -141,6 +143,12 @@ const SIZES: [(&str, usize, Call); 15] = [
     ("the list of steps", MAX_STEPS_PER_CALL, |site, len| site.complete(next(empty_steps(len)))),
     ("the result of the step", MAX_PAYLOAD, |site, len| {
         site.complete(Completion { result: vec![7; len], ..Completion::default() })
+    }),
+    ("the saved state of the step", MAX_PAYLOAD, |site, len| {
+        let task = site.task();
+        let saved = site.worker.save(&task, &vec![7; len]).map(drop);
+        site.worker.complete(&task, Completion::default())?;
+        saved
     }),
     ("the output of the instance", MAX_PAYLOAD, |site, len| {
         site.complete(Completion { output: vec![7; len], ..Completion::default() })
@@ -216,7 +224,7 @@ fn exactly_the_limit_is_accepted_and_one_more_is_refused_by_name() {
     let engine = home.builder().background(false).open().unwrap();
     let tenant = tenant(&engine, memory("a"), KEEP);
     tenant.launch(&with_step("there")).unwrap();
-    let site = Site { worker: tenant.worker("w").unwrap(), engine, tenant };
+    let site = Site { worker: tenant.register(many("w")).unwrap(), engine, tenant };
     for (what, limit, call) in NAMES.into_iter().chain(SIZES) {
         refused(
             &home,
@@ -250,15 +258,15 @@ fn reasons_are_cut_to_their_limit_wherever_they_are_given() {
     let engine = home.builder().background(false).open().unwrap();
     let tenant = tenant(&engine, memory("a"), KEEP);
     let long = format!("{}ü and more", "r".repeat(MAX_REASON - 1));
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(many("w")).unwrap();
     let launch = || started(tenant.launch(&work().step(NewStep::new("only"))).unwrap());
     let (ended, terminated, cancelled) = (launch(), launch(), launch());
     tenant.end(ended, Ending::Failed, b"", &long).unwrap();
     tenant.terminate(terminated, &long).unwrap();
     tenant.cancel(cancelled, &long).unwrap();
     let failed = launch();
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
-    worker.fail(&task, &Failure { reason: long.clone(), retry_in: None }).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
+    worker.fail(&task, &Failure { reason: long.clone(), again: Again::Never }).unwrap();
     for id in [ended, terminated, cancelled] {
         assert_eq!(tenant.instance(id).unwrap().unwrap().reason, "r".repeat(MAX_REASON - 1));
     }

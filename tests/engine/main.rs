@@ -13,16 +13,21 @@ mod aborting;
 mod child;
 mod common;
 mod copying;
+mod crowded;
+mod deciding;
 mod disks;
 mod doubtful;
 mod extremes;
+mod flipping;
 #[cfg(all(target_os = "linux", feature = "rocksdb", feature = "sled"))]
 mod full;
 mod hammer;
+mod handing;
 mod hanging;
 #[cfg(target_os = "linux")]
 mod hostile;
 mod instances;
+mod interrupted;
 mod launching;
 mod layouts;
 #[cfg(unix)]
@@ -35,10 +40,13 @@ mod migrating;
     expect(dead_code, reason = "`full` fills disks, which needs real stores")
 )]
 mod mounts;
+mod moving;
 #[cfg(all(target_os = "linux", feature = "sled"))]
 mod overload;
 mod panicking;
 mod phases;
+#[cfg(feature = "proxy")]
+mod proxied;
 mod refusals;
 #[cfg(all(feature = "rocksdb", feature = "sled"))]
 mod removing;
@@ -47,7 +55,12 @@ mod restarting;
 #[expect(dead_code, unreachable_pub, reason = "shared with the tests of the formats")]
 #[path = "../../storage-formats/tests/common/mod.rs"]
 mod rows;
+mod runners;
+mod runs_once;
+mod saving;
 mod secrets;
+mod services;
 mod steps;
 mod swept;
 mod tenants;
+mod waves;

@@ -11,7 +11,7 @@ use cutover::{
 };
 use parking_lot::Mutex;
 
-use crate::common::{DROP, KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step, work};
+use crate::common::{DROP, KEEP, LONG, keyed, many, memory, reach, settle, started, tenant, with_step, work};
 use crate::disks::Machine;
 
 /// Calls until it is answered without an error that says "not now".
@@ -58,10 +58,10 @@ fn a_full_disk_is_said_and_launches_go_on_when_there_is_space() {
         let engine = machine.open();
         let tenant = tenant(&engine, memory("a"), KEEP);
         let before = started(tenant.launch(&with_step("before").request_id("before")).unwrap());
-        let worker = tenant.worker("w").unwrap();
+        let worker = tenant.register(many("w")).unwrap();
         // From here on the engine knows in memory that no other step is ready.
-        let held = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
-        assert_eq!((held.instance, worker.claim("default", LONG, Duration::ZERO).unwrap()), (before, None));
+        let held = worker.claim("default", Duration::ZERO).unwrap().unwrap();
+        assert_eq!((held.instance, worker.claim("default", Duration::ZERO).unwrap()), (before, None));
         machine.fill("a");
         let doubtful = with_step("doubtful").request_id("doubtful");
         let said = refused(tenant.launch(&doubtful), ErrorKind::Indeterminate);
@@ -82,13 +82,13 @@ fn a_full_disk_is_said_and_launches_go_on_when_there_is_space() {
         started(tenant.launch(&keyed("next")).unwrap());
         assert_eq!(machine.openings("a"), 2);
         // The doubtful one's step is given out, and the lease from before is good.
-        let given = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+        let given = worker.claim("default", Duration::ZERO).unwrap().unwrap();
         assert_eq!(given.instance, id);
         for task in [held, given] {
             let settled = worker.complete(&task, Completion::default()).unwrap();
             assert_eq!(settled, Settled::Done { ended: Some(Ending::Completed) });
         }
-        assert_eq!(worker.claim("default", LONG, Duration::ZERO).unwrap(), None);
+        assert_eq!(worker.claim("default", Duration::ZERO).unwrap(), None);
         engine.close(LONG).unwrap();
     }
 }
@@ -109,7 +109,7 @@ fn a_store_that_cannot_be_opened_yet_is_tried_until_it_can() {
         std::thread::sleep(Duration::from_millis(1));
     }
     refused(tenant.launch(&work()), ErrorKind::Unavailable);
-    refused(tenant.worker("w").unwrap().claim("default", LONG, Duration::ZERO), ErrorKind::Unavailable);
+    refused(tenant.register(many("w")).unwrap().claim("default", Duration::ZERO), ErrorKind::Unavailable);
     started(other.launch(&keyed("k")).unwrap());
     assert!(engine.close(LONG).is_err(), "what it closes is not whole");
     machine.mend_all();
@@ -124,15 +124,15 @@ fn a_lease_from_before_is_good_for_one_result() {
         let engine = machine.open();
         let tenant = tenant(&engine, memory("a"), KEEP);
         let id = started(tenant.launch(&with_step("k")).unwrap());
-        let worker = tenant.worker("w").unwrap();
-        let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+        let worker = tenant.register(many("w")).unwrap();
+        let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
         machine.fail("a");
         refused(worker.complete(&task, Completion::default()), ErrorKind::Indeterminate);
         machine.mend("a", kept);
         let settled = at_last(|| worker.complete(&task, Completion::default()));
         assert_eq!(matches!(settled, Settled::Done { .. }), !kept, "{settled:?}");
         assert_eq!(tenant.instance(id).unwrap().unwrap().ending(), Some(Ending::Completed));
-        assert_eq!(worker.claim("default", LONG, Duration::ZERO).unwrap(), None);
+        assert_eq!(worker.claim("default", Duration::ZERO).unwrap(), None);
     }
 }
 
@@ -143,17 +143,17 @@ fn a_cancel_that_waits_for_a_report_that_had_happened_is_carried_out() {
     let engine = machine.open();
     let tenant = tenant(&engine, memory("a"), KEEP);
     let id = started(tenant.launch(&with_step("k").step(NewStep::new("second"))).unwrap());
-    let worker = tenant.worker("w").unwrap();
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let worker = tenant.register(many("w")).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     machine.fail("a");
     refused(worker.complete(&task, Completion::default()), ErrorKind::Indeterminate);
     machine.mend("a", true);
     assert_eq!(at_last(|| tenant.cancel(id, "enough")), Ended::Asked);
-    let other = tenant.worker("other").unwrap();
-    assert_eq!(other.claim("default", LONG, Duration::ZERO).unwrap(), None, "it is cancelled");
+    let other = tenant.register(many("other")).unwrap();
+    assert_eq!(other.claim("default", Duration::ZERO).unwrap(), None, "it is cancelled");
     assert_eq!(tenant.instance(id).unwrap().unwrap().ending(), None, "one holds a lease");
-    assert!(matches!(worker.complete(&task, Completion::default()).unwrap(), Settled::Stale { .. }));
-    assert_eq!(other.claim("default", LONG, Duration::ZERO).unwrap(), None);
+    assert!(matches!(worker.complete(&task, Completion::default()).unwrap(), Settled::Refused(_)));
+    assert_eq!(other.claim("default", Duration::ZERO).unwrap(), None);
     assert_eq!(tenant.instance(id).unwrap().unwrap().ending(), Some(Ending::Cancelled));
 }
 
@@ -166,8 +166,8 @@ fn what_a_failed_drop_of_damage_removed_is_in_doubt() {
         let tenant = tenant(&engine, memory("a"), KEEP);
         let id = started(tenant.launch(&with_step("k")).unwrap());
         machine.damage("a", tenant.id(), &RowId::Instance { id });
-        let worker = tenant.worker("w").unwrap();
-        assert_eq!(worker.claim("default", LONG, Duration::ZERO).unwrap(), None);
+        let worker = tenant.register(many("w")).unwrap();
+        assert_eq!(worker.claim("default", Duration::ZERO).unwrap(), None);
         let migration = tenant.migration();
         let entry = migration.quarantine().unwrap().pop().unwrap();
         machine.fail("a");
@@ -243,8 +243,8 @@ fn a_failed_target_keeps_no_launch_from_the_initial_store_and_the_move_goes_on()
         tenant.end(id, Ending::Completed, b"", "").unwrap();
         assert!(tenant.definition(&format!("during {n}"), 1).unwrap().is_some());
     }
-    let worker = tenant.worker("w").unwrap();
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let worker = tenant.register(many("w")).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     worker.complete(&task, Completion::default()).unwrap();
     settle(&tenant);
     assert!(tenant.definition("gap", 1).unwrap().is_some());
@@ -272,8 +272,8 @@ fn a_store_that_is_left_and_fails_stops_only_what_needs_it() {
         started(tenant.launch(&work()).unwrap());
         assert!(tenant.instance(new).unwrap().is_some());
         refused(tenant.launch(&keyed("another")), ErrorKind::Unavailable);
-        let worker = tenant.worker("w").unwrap();
-        let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+        let worker = tenant.register(many("w")).unwrap();
+        let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
         assert_eq!(task.instance, new, "steps of the store that is open are given out");
         worker.complete(&task, Completion::default()).unwrap();
         assert_eq!(tenant.status().phase, Phase::PostMigration);
@@ -317,8 +317,8 @@ fn the_step_of_a_replacement_that_was_finished_by_mending_is_given_out() {
         let machine = Machine::new();
         let engine = machine.open();
         let (tenant, _) = moved(&engine);
-        let worker = tenant.worker("w").unwrap();
-        let claim = || worker.claim("default", LONG, Duration::ZERO);
+        let worker = tenant.register(many("w")).unwrap();
+        let claim = || worker.claim("default", Duration::ZERO);
         // Nothing is left to be read in either queue.
         assert!(claim().unwrap().is_some() && claim().unwrap().is_none());
         machine.fail("a");

@@ -10,7 +10,9 @@ use cutover::{
 };
 use parking_lot::Mutex;
 
-use crate::common::{DROP, Home, KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step, work};
+use crate::common::{
+    DROP, Home, KEEP, LONG, keyed, many, memory, reach, settle, started, tenant, with_step, work,
+};
 
 fn held() -> MigrationOptions {
     MigrationOptions::default().hold_switch(true).hold_complete(true)
@@ -57,9 +59,9 @@ fn running_work_goes_on_where_it_is_and_holds_the_store_back() {
     let home = Home::new();
     let engine = home.open();
     let tenant = tenant(&engine, memory("a"), DROP);
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(many("w")).unwrap();
     let old = started(tenant.launch(&with_step("old")).unwrap());
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     tenant.migration().start(memory("b"), MigrationOptions::default()).unwrap();
     reach(&tenant, Phase::PostMigration);
     let new = started(tenant.launch(&with_step("new")).unwrap());

@@ -14,11 +14,12 @@ use cutover::formats::Family;
 use cutover::store::sled::SledDriver;
 use cutover::store::{Batch, Driver, Store, Visit, Write};
 use cutover::{
-    Durability, Ending, Engine, Launch, NewStep, Result, Retention, StoreSpec, Tenant, TenantOptions,
+    Durability, Ending, Engine, Heartbeats, Launch, NewStep, Result, Retention, StoreSpec, Tenant,
+    TenantOptions,
 };
 use parking_lot::Mutex;
 
-use crate::common::{LONG, started};
+use crate::common::{LONG, many, started};
 
 const VARIABLE: &str = "CUTOVER_OVERLOAD_CHILD";
 const LAUNCHERS: usize = 64;
@@ -127,15 +128,17 @@ fn under_load() {
     let slow = Slow { sled: SledDriver::default(), on: Arc::default(), one: Arc::default() };
     // No threads of its own: nothing is collected.
     let builder = Engine::builder(dir.path().join("data")).driver(Arc::new(slow.clone())).background(false);
-    let engine = builder.durability(Durability::Buffered).open().unwrap();
+    // The worker that is stopped is not to be given up.
+    let patient = Heartbeats { every: LONG * 60, intervals: 1 };
+    let engine = builder.durability(Durability::Buffered).heartbeats(patient).open().unwrap();
     let retention = Retention { instance_ms: 0, key_ms: 0, request_ms: 0 };
     let tenant = engine
         .create_tenant("acme", TenantOptions::new(StoreSpec::driver("sled")).retention(retention))
         .unwrap();
     tenant.define("work", 1, "t", b"").unwrap();
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(many("w")).unwrap();
     for queue in 0..QUEUES {
-        assert!(worker.claim(&format!("queue {queue}"), LONG, Duration::ZERO).unwrap().is_none());
+        assert!(worker.claim(&format!("queue {queue}"), Duration::ZERO).unwrap().is_none());
     }
     let before = usual(&tenant);
     let (next, waiting, stop) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
@@ -189,7 +192,7 @@ fn under_load() {
     // Nothing of what waited was forgotten.
     let mut given = 0;
     for queue in 0..QUEUES {
-        while worker.claim(&format!("queue {queue}"), LONG, Duration::ZERO).unwrap().is_some() {
+        while worker.claim(&format!("queue {queue}"), Duration::ZERO).unwrap().is_some() {
             given += 1;
         }
     }

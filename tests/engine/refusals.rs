@@ -11,7 +11,7 @@ use cutover::{
     Tenant, TenantOptions,
 };
 
-use crate::common::{DROP, Home, KEEP, LONG, keyed, memory, started, tenant, with_step, work};
+use crate::common::{DROP, Home, KEEP, LONG, keyed, many, memory, started, tenant, with_step, work};
 
 /// Every file of the metadata, with its bytes.
 fn metadata(home: &Home) -> BTreeMap<String, Vec<u8>> {
@@ -285,8 +285,8 @@ fn names_and_sizes_over_their_limits_are_named_and_change_nothing() {
     let engine = home.builder().background(false).open().unwrap();
     let tenant = tenant(&engine, memory("a"), KEEP);
     let id = started(tenant.launch(&with_step("k")).unwrap());
-    let worker = tenant.worker("w").unwrap();
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let worker = tenant.register(many("w")).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     let (long, large) = ("x".repeat(256), vec![0; (4 << 20) + 1]);
     let options = || TenantOptions::new(memory("a"));
     let complete = |completion: Completion| worker.complete(&task, completion).map(drop);
@@ -303,9 +303,9 @@ fn names_and_sizes_over_their_limits_are_named_and_change_nothing() {
             engine.create_tenant("b", TenantOptions::new(StoreSpec::driver("tape"))).map(drop),
             "there is no driver \"tape\"; this build has memory",
         ),
-        (tenant.worker("").map(drop), "the name of the worker is empty"),
-        (tenant.worker(&*long).map(drop), "the name of the worker has 256 bytes"),
-        (worker.claim("", LONG, Duration::ZERO).map(drop), "the name of the queue is empty"),
+        (tenant.register("").map(drop), "the name of the worker is empty"),
+        (tenant.register(&*long).map(drop), "the name of the worker has 256 bytes"),
+        (worker.claim("", Duration::ZERO).map(drop), "the name of the queue is empty"),
         (tenant.define("", 1, "t", b"").map(drop), "the name of the definition is empty"),
         (tenant.define(&long, 1, "t", b"").map(drop), "the name of the definition has 256 bytes"),
         (tenant.define("d", 1, &long, b"").map(drop), "the content type has 256 bytes"),
@@ -380,15 +380,15 @@ fn names_with_any_characters_are_kept_apart_and_never_become_paths() {
     assert_eq!(engine.tenants().len(), names.len());
     for name in names {
         let tenant = engine.tenant(name).unwrap();
-        let worker = tenant.worker(name).unwrap();
+        let worker = tenant.register(many(name)).unwrap();
         for inner in names {
             let found = tenant.definition(inner, 1).unwrap().unwrap();
             assert_eq!(found.body, format!("{name}|{inner}").as_bytes());
             let holder = tenant.instance_by_key(inner, inner.as_bytes()).unwrap().unwrap();
             assert_eq!(holder.definition, inner);
-            let task = worker.claim(inner, LONG, Duration::ZERO).unwrap().unwrap();
+            let task = worker.claim(inner, Duration::ZERO).unwrap().unwrap();
             assert_eq!((task.instance, task.step.as_str()), (holder.id, inner));
-            assert!(worker.claim(inner, LONG, Duration::ZERO).unwrap().is_none(), "one step in each queue");
+            assert!(worker.claim(inner, Duration::ZERO).unwrap().is_none(), "one step in each queue");
         }
     }
     engine.delete_tenant("a").unwrap();

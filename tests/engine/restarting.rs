@@ -10,7 +10,7 @@ use cutover::{
     StoreSpec, Tenant,
 };
 
-use crate::common::{DROP, Home, KEEP, LONG, keyed, memory, reach, settle, started, tenant, with_step};
+use crate::common::{DROP, Home, KEEP, LONG, keyed, many, memory, reach, settle, started, tenant, with_step};
 
 fn close(engine: Engine) {
     engine.close(LONG).unwrap();
@@ -32,16 +32,16 @@ fn everything_is_there_after_closing_and_opening_again() {
     let live = started(before.launch(&with_step("live").request_id("r")).unwrap());
     let ended = started(before.launch(&keyed("ended")).unwrap());
     before.end(ended, Ending::Failed, b"out", "why").unwrap();
-    let task = before.worker("w").unwrap().claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let task = before.register(many("w")).unwrap().claim("default", Duration::ZERO).unwrap().unwrap();
     close(engine);
     assert_eq!(before.launch(&keyed("late")).unwrap_err().kind(), ErrorKind::Unavailable);
     let engine = home.open();
     let after = engine.tenant("acme").unwrap();
     assert_eq!(after.instance(ended).unwrap().unwrap().output, b"out");
     assert_eq!(started(after.launch(&with_step("live").request_id("r")).unwrap()), live);
-    let worker = after.worker("w").unwrap();
-    assert!(matches!(worker.complete(&task, Completion::default()).unwrap(), Settled::Stale { .. }));
-    let again = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let worker = after.register(many("w")).unwrap();
+    assert!(matches!(worker.complete(&task, Completion::default()).unwrap(), Settled::Refused(_)));
+    let again = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     assert!(again.token > task.token, "tokens rise across restarts");
     assert_eq!((again.instance, again.step.as_str()), (live, "only"));
 }
@@ -75,9 +75,9 @@ fn a_kill_in_every_phase_leaves_the_last_recorded_phase_and_goes_on() {
             assert_eq!(after.instance(id).unwrap().unwrap().ending(), None, "{phase}");
             assert_eq!(after.launch(&keyed(key)).unwrap(), Launched::Conflict { instance: id }, "{phase}");
         }
-        let worker = after.worker("w").unwrap();
+        let worker = after.register(many("w")).unwrap();
         for _ in 0..2 {
-            let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+            let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
             worker.complete(&task, Completion::default()).unwrap();
         }
         settle(&after);

@@ -8,13 +8,13 @@ use cutover::formats::Family;
 use cutover::store::memory::MemoryDriver;
 use cutover::store::{Batch, Driver, Store, Visit, Write};
 use cutover::{
-    Completion, ConflictPolicy, Engine, Error, ErrorKind, Event, Failure, Launch, MigrationOptions, NewStep,
-    Observer, Result, Tenant, TenantOptions,
+    Again, Completion, ConflictPolicy, Engine, Error, ErrorKind, Event, Failure, Launch, MigrationOptions,
+    NewStep, Observer, Result, Tenant, TenantOptions,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
 
-use crate::common::{KEEP, LONG, memory, started};
+use crate::common::{KEEP, LONG, many, memory, started};
 
 /// In every payload, and in nothing else.
 const MARKER: &[u8] = b"hunter2-payload";
@@ -163,7 +163,7 @@ fn site() -> Site {
 /// Calls everything that can fail with a payload at hand, and says how many did.
 fn call_everything(site: &Site, task: &cutover::Task, id: cutover::InstanceId) -> usize {
     let Site { engine, tenant, texts, .. } = site;
-    let worker = tenant.worker("w").unwrap();
+    let worker = tenant.register(many("w")).unwrap();
     let failed = [
         texts.look_at(tenant.launch(&launch("new"))),
         texts.look_at(tenant.launch(&launch("old").on_conflict(ConflictPolicy::TerminateExisting))),
@@ -176,7 +176,8 @@ fn call_everything(site: &Site, task: &cutover::Task, id: cutover::InstanceId) -
         texts.look_at(tenant.step_result(id, "first")),
         texts.look_at(tenant.instance_by_key("scope", b"old")),
         texts.look_at(tenant.list(&cutover::Filter::default(), None, 10)),
-        texts.look_at(worker.claim("default", LONG, Duration::ZERO)),
+        texts.look_at(worker.claim("default", Duration::ZERO)),
+        texts.look_at(worker.save(task, MARKER)),
         texts.look_at(worker.complete(task, done())),
         texts.look_at(worker.fail(task, &Failure::default())),
         texts.look_at(tenant.end(id, cutover::Ending::Completed, &payload(), "")),
@@ -200,8 +201,8 @@ fn no_error_event_or_journal_line_has_a_payload() {
         for moving in [false, true] {
             let site = site();
             let id = started(site.tenant.launch(&launch("old")).unwrap());
-            let worker = site.tenant.worker("w").unwrap();
-            let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+            let worker = site.tenant.register(many("w")).unwrap();
+            let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
             if moving {
                 site.tenant.migration().start(memory("b"), MigrationOptions::default()).unwrap();
                 while site.tenant.status().phase != cutover::Phase::PostMigration {
@@ -225,11 +226,14 @@ fn what_holds_a_payload_shows_its_length_only() {
     let texts = &site.texts;
     texts.look(&format!("{:?} {:?}", launch("old"), done()));
     let id = started(site.tenant.launch(&launch("old")).unwrap());
-    let worker = site.tenant.worker("w").unwrap();
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let worker = site.tenant.register(many("w")).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
+    worker.save(&task, &payload()).unwrap();
+    worker.fail(&task, &Failure { again: Again::After(Duration::ZERO), ..Failure::default() }).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     let shown = format!("{task:?}");
     texts.look(&shown);
-    assert!(shown.contains("input: <45 bytes>"), "{shown}");
+    assert!(shown.contains("input: <45 bytes>") && shown.contains("saved: <45 bytes>"), "{shown}");
     texts.look(&format!("{:?}", site.tenant.definition("work", 1).unwrap()));
     site.tenant.end(id, cutover::Ending::Completed, &payload(), "").unwrap();
     let shown = format!("{:?}", site.tenant.instance(id).unwrap());
@@ -245,7 +249,9 @@ fn what_holds_a_payload_shows_its_length_only() {
 /// The records as well: whoever brings a layout of his own logs them.
 #[test]
 fn records_show_no_payload() {
-    use cutover::formats::record::{DefinitionRecord, NoteRecord, PayloadRecord, StepRecord, StepState};
+    use cutover::formats::record::{
+        DefinitionRecord, NoteRecord, PayloadRecord, RetryRecord, StepRecord, StepState,
+    };
     let texts = Texts::default();
     let definition =
         DefinitionRecord { body: payload(), content_type: String::new(), digest: [0; 32], created_ms: 0 };
@@ -253,8 +259,11 @@ fn records_show_no_payload() {
         state: StepState::Completed,
         queue: String::new(),
         input: payload(),
+        saved: payload(),
         result: payload(),
-        max_attempts: 1,
+        retry: RetryRecord { first_ms: 1, most_ms: 1, attempts: 1, within_ms: 1 },
+        counted_from: 0,
+        counted_ms: 0,
         history: Vec::new(),
         revision: 1,
     };

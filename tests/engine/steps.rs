@@ -1,25 +1,27 @@
-//! Workers: claims, leases, fencing, joins, retries.
+//! Workers: claims, leases, fencing, joins.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
-use cutover::{Beat, Completion, Ended, Ending, ErrorKind, Failure, NewStep, Settled, Tenant, Worker};
+use cutover::{
+    Beat, Completion, Ended, Ending, ErrorKind, Gate, Heartbeats, NewStep, Refusal, Settled, Tenant,
+};
 
-use crate::common::{Home, KEEP, LONG, keyed, memory, started, tenant, with_step};
+use crate::common::{Home, KEEP, LONG, keyed, many, memory, started, tenant, with_step};
 
 const LEASE: Duration = Duration::from_secs(10);
 
-fn claim(worker: &Worker) -> Option<cutover::Task> {
-    worker.claim("default", LEASE, Duration::ZERO).unwrap()
+fn claim(worker: &Gate) -> Option<cutover::Task> {
+    worker.claim("default", Duration::ZERO).unwrap()
 }
 
 fn done(ended: Option<Ending>) -> Settled {
     Settled::Done { ended }
 }
 
-fn worker(tenant: &Tenant) -> Worker {
-    tenant.worker("w").unwrap()
+fn worker(tenant: &Tenant) -> Gate {
+    tenant.register(many("w")).unwrap()
 }
 
 #[test]
@@ -44,7 +46,7 @@ fn a_fork_and_a_join_run_in_order_and_end_the_instance() {
     assert_eq!(worker.complete(&last, completion).unwrap(), done(Some(Ending::Completed)));
     assert_eq!(tenant.instance(id).unwrap().unwrap().output, b"out");
     assert_eq!(tenant.step_result(id, "join").unwrap().unwrap(), b"res");
-    assert!(matches!(worker.complete(&last, Completion::default()).unwrap(), Settled::Stale { .. }));
+    assert!(matches!(worker.complete(&last, Completion::default()).unwrap(), Settled::Refused(_)));
 }
 
 #[test]
@@ -67,45 +69,25 @@ fn a_step_offered_too_often_is_refused_and_changes_nothing() {
 fn a_lease_is_valid_before_its_end_and_not_at_it() {
     let home = Home::new();
     let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-    let engine = home.builder().clock(clock.clone()).background(false).open().unwrap();
+    let builder = home.builder().heartbeats(Heartbeats { every: LEASE, intervals: 1 });
+    let engine = builder.clock(clock.clone()).background(false).open().unwrap();
     let tenant = tenant(&engine, memory("a"), KEEP);
     started(tenant.launch(&with_step("k")).unwrap());
-    let (early, late) = (tenant.worker("early").unwrap(), tenant.worker("late").unwrap());
+    let (early, late) = (tenant.register(many("early")).unwrap(), tenant.register(many("late")).unwrap());
     let first = claim(&early).unwrap();
     clock.advance(LEASE - Duration::from_millis(1));
     assert_eq!(early.heartbeat(&first).unwrap(), Beat::Renewed);
+    assert_eq!(late.idle().unwrap(), Beat::Renewed);
     clock.advance(LEASE - Duration::from_millis(1));
     assert_eq!(claim(&late), None, "still held");
     clock.advance(Duration::from_millis(1));
-    assert_eq!(early.heartbeat(&first).unwrap(), Beat::Stale);
-    assert!(matches!(early.complete(&first, Completion::default()).unwrap(), Settled::Stale { .. }));
+    assert_eq!(early.heartbeat(&first).unwrap(), Beat::Refused(Refusal::LeaseExpired));
+    let refused = Settled::Refused(Refusal::LeaseExpired);
+    assert_eq!(early.complete(&first, Completion::default()).unwrap(), refused);
     let second = claim(&late).unwrap();
     assert!(second.token > first.token);
-    assert!(matches!(early.complete(&first, Completion::default()).unwrap(), Settled::Stale { .. }));
+    assert!(matches!(early.complete(&first, Completion::default()).unwrap(), Settled::Refused(_)));
     assert_eq!(late.complete(&second, Completion::default()).unwrap(), done(Some(Ending::Completed)));
-}
-
-#[test]
-fn a_failed_step_is_tried_again_after_its_delay_until_its_attempts_are_used_up() {
-    let home = Home::new();
-    let clock = Arc::new(ManualClock::at(1_800_000_000_000));
-    let engine = home.builder().clock(clock.clone()).background(false).open().unwrap();
-    let tenant = tenant(&engine, memory("a"), KEEP);
-    let id = started(tenant.launch(&keyed("k").step(NewStep::new("s").max_attempts(2))).unwrap());
-    let worker = worker(&tenant);
-    let again = Failure { reason: "no luck".into(), retry_in: Some(Duration::from_secs(5)) };
-    let task = claim(&worker).unwrap();
-    assert_eq!((worker.fail(&task, &again).unwrap(), task.attempt), (done(None), 1));
-    clock.advance(Duration::from_millis(4_999));
-    assert_eq!(claim(&worker), None);
-    clock.advance(Duration::from_millis(1));
-    let task = claim(&worker).unwrap();
-    assert_eq!((worker.fail(&task, &again).unwrap(), task.attempt), (done(Some(Ending::Failed)), 2));
-    let instance = tenant.instance(id).unwrap().unwrap();
-    assert_eq!(
-        (instance.ending(), instance.reason.as_str()),
-        (Some(Ending::Failed), "step \"s\" failed: no luck")
-    );
 }
 
 #[test]
@@ -115,22 +97,23 @@ fn a_claim_that_waits_is_woken_by_a_launch() {
     let tenant = tenant(&engine, memory("a"), KEEP);
     let worker = worker(&tenant);
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| worker.claim("q", LEASE, LONG).unwrap().unwrap());
+        let waiting = scope.spawn(|| worker.claim("q", LONG).unwrap().unwrap());
         let id = started(tenant.launch(&keyed("k").step(NewStep::new("s").queue("q"))).unwrap());
         assert_eq!(waiting.join().unwrap().instance, id);
     });
-    assert_eq!(worker.claim("q", LEASE, Duration::from_millis(5)).unwrap(), None);
+    assert_eq!(worker.claim("q", Duration::from_millis(5)).unwrap(), None);
 }
 
 #[test]
 fn a_step_whose_worker_is_gone_is_given_to_one_that_waits() {
     let home = Home::new();
-    let engine = home.open();
+    let short = Heartbeats { every: Duration::from_millis(10), intervals: 2 };
+    let engine = home.builder().heartbeats_of("default", short).open().unwrap();
     let tenant = tenant(&engine, memory("a"), KEEP);
     started(tenant.launch(&with_step("k")).unwrap());
-    let worker = worker(&tenant);
-    let lost = worker.claim("default", Duration::from_millis(20), Duration::ZERO).unwrap().unwrap();
-    let found = worker.claim("default", LEASE, LONG).unwrap().unwrap();
+    let (gone, waiting) = (worker(&tenant), worker(&tenant));
+    let lost = gone.claim("default", Duration::ZERO).unwrap().unwrap();
+    let found = waiting.claim("default", LONG).unwrap().unwrap();
     assert_eq!(found.step, lost.step);
     assert!(found.token > lost.token);
 }
@@ -168,7 +151,7 @@ fn a_cancelled_instance_does_not_keep_a_worker_from_other_work() {
     let (done_with, claimed) = std::sync::mpsc::channel();
     let claiming = tenant.clone();
     std::thread::spawn(move || {
-        let worker = claiming.worker("late").unwrap();
+        let worker = claiming.register(many("late")).unwrap();
         done_with.send([claim(&worker), claim(&worker)]).ok();
     });
     let [first, second] = claimed.recv_timeout(LEASE / 2).expect("a claim that does not wait returns");

@@ -4,47 +4,49 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cutover::clock::ManualClock;
+use cutover::clock::{Clock as _, ManualClock};
 use cutover::fault::{Act, Effect, Fault, Faults};
 use cutover::files::MemoryFiles;
 use cutover::store::Write;
 use cutover::store::memory::MemoryDriver;
 use cutover::{
-    ConflictPolicy, Durability, Ending, Engine, ErrorKind, Launched, MigrationOptions, Phase, Retention,
-    StoreSpec, Tenant, TenantOptions,
+    Builder, ConflictPolicy, Durability, Ending, Engine, ErrorKind, Launched, MigrationOptions, Phase, Ran,
+    Retention, RunId, StoreSpec, Tenant, TenantOptions,
 };
 
-use crate::common::{DROP, KEEP, LONG, keyed, memory, started, tenant, work};
+use crate::common::{DROP, KEEP, LONG, keyed, many, memory, started, tenant, work};
 
 /// A machine without threads, all in memory.
-struct Machine {
+pub(crate) struct Machine {
     disks: MemoryDriver,
     files: MemoryFiles,
-    faults: Faults,
-    clock: Arc<ManualClock>,
+    pub(crate) faults: Faults,
+    pub(crate) clock: Arc<ManualClock>,
     durability: Durability,
 }
 
 impl Machine {
-    fn new(durability: Durability) -> Self {
+    pub(crate) fn new(durability: Durability) -> Self {
         let clock = Arc::new(ManualClock::at(1_700_000_000_000));
         let (disks, files, faults) = (MemoryDriver::new(), MemoryFiles::new(), Faults::new());
         Self { disks, files, faults, clock, durability }
     }
 
-    fn open(&self) -> Engine {
+    pub(crate) fn open(&self) -> Engine {
+        self.builder().open().unwrap()
+    }
+
+    pub(crate) fn builder(&self) -> Builder {
         Engine::builder("/data")
             .durability(self.durability)
             .driver(self.faults.driver(Arc::new(self.disks.clone())))
             .files(self.faults.files(Arc::new(self.files.clone())))
             .clock(self.clock.clone())
             .background(false)
-            .open()
-            .unwrap()
     }
 
     /// The process is killed and opened again; power loss takes from the stores that are named what they were not told to keep.
-    fn reopen(&self, engine: Engine, cut: &[&str]) -> (Engine, Tenant) {
+    pub(crate) fn reopen(&self, engine: Engine, cut: &[&str]) -> (Engine, Tenant) {
         self.disks.paths().iter().for_each(|path| self.disks.kill(path));
         for store in cut {
             self.disks.power_cut(&Path::new("/data").join(store));
@@ -57,8 +59,19 @@ impl Machine {
         (engine, tenant)
     }
 
+    /// What the next process finds after a crash of this one; power loss takes from the stores that are named what they were not told to keep.
+    pub(crate) fn next(&self, cut: &[&str]) -> Self {
+        let (disks, files, faults) = (self.disks.copy(), self.files.copy(), Faults::new());
+        disks.paths().iter().for_each(|path| disks.kill(path));
+        for store in cut {
+            disks.power_cut(&Path::new("/data").join(store));
+        }
+        let clock = Arc::new(ManualClock::at(self.clock.wall_ms()));
+        Self { disks, files, faults, clock, durability: self.durability }
+    }
+
     /// The next step of this kind, at a path that ends so, fails after it has had this effect.
-    fn fail(&self, act: Act, path: &'static str, effect: Effect) {
+    pub(crate) fn fail(&self, act: Act, path: &'static str, effect: Effect) {
         let mut armed = true;
         self.faults.script(move |step| {
             if armed && step.act == act && step.path.ends_with(path) {
@@ -70,7 +83,7 @@ impl Machine {
     }
 }
 
-fn step_until(engine: &Engine, so: impl Fn() -> bool) {
+pub(crate) fn step_until(engine: &Engine, so: impl Fn() -> bool) {
     for _ in 0..300 {
         if so() {
             return;
@@ -80,7 +93,7 @@ fn step_until(engine: &Engine, so: impl Fn() -> bool) {
     panic!("it does not get there");
 }
 
-fn go_to(engine: &Engine, tenant: &Tenant, phase: Phase) {
+pub(crate) fn go_to(engine: &Engine, tenant: &Tenant, phase: Phase) {
     step_until(engine, || tenant.status().phase == phase);
 }
 
@@ -185,10 +198,32 @@ fn a_target_that_cannot_be_read_before_the_switch_fails_no_call_on_instances() {
     let id = started(tenant.launch(&launch).unwrap());
     assert_eq!(tenant.launch(&launch).unwrap(), Launched::Started(id));
     assert!(tenant.instance(id).unwrap().is_some());
-    let worker = tenant.worker("w").unwrap();
-    let task = worker.claim("default", LONG, Duration::ZERO).unwrap().unwrap();
+    let worker = tenant.register(many("w")).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
     worker.complete(&task, cutover::Completion::default()).unwrap();
     tenant.define("new", 1, "t", b"").unwrap();
     assert!(tenant.definition("new", 1).unwrap().is_some());
     tenant.migration().cancel().unwrap();
+}
+
+/// The store of the target was made and the record that says so was not: the same run finds it there and takes it, also after a crash.
+#[test]
+fn a_target_that_was_made_and_never_recorded_is_adopted() {
+    let run = RunId { id: "up".into(), attempt: "1".into() };
+    for crashed in [false, true] {
+        let machine = Machine::new(Durability::Synced);
+        let engine = machine.open();
+        let site = tenant(&engine, memory("a"), KEEP);
+        machine.fail(Act::Append, "tenant-0.jsonl", Effect::Nothing);
+        let ask = |site: &Tenant| site.migration().run(&run, memory("b"), MigrationOptions::default());
+        ask(&site).unwrap_err();
+        assert_eq!(site.status().phase, Phase::Stable);
+        let orphan = cutover::StoreId(2);
+        assert_eq!(engine.store_path(orphan), Some(Path::new("/data/b").to_path_buf()), "it was made");
+        let (engine, site) = if crashed { machine.reopen(engine, &[]) } else { (engine, site) };
+        assert!(matches!(ask(&site).unwrap(), Ran::Began(_)));
+        let target = site.status().target.unwrap();
+        assert_eq!(target == orphan, !crashed, "opening removes what nobody uses, and its number with it");
+        step_until(&engine, || site.status().phase == Phase::Stable && site.status().initial == target);
+    }
 }

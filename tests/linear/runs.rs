@@ -105,21 +105,30 @@ impl Store for Blind {
     }
 }
 
-/// Counts the phases that were entered.
+/// Counts the phases that were entered, and the instances that were moved.
 #[derive(Default)]
-struct Phases([AtomicU64; 7]);
+struct Seen {
+    phases: [AtomicU64; 7],
+    moved: AtomicU64,
+}
 
-impl Observer for Phases {
+impl Observer for Seen {
     fn on_event(&self, event: &Event) {
-        if let Event::Phase { to, .. } = event {
-            self.0[*to as usize].fetch_add(1, Ordering::Relaxed);
-        }
+        match event {
+            Event::Phase { to, .. } => self.phases[*to as usize].fetch_add(1, Ordering::Relaxed),
+            Event::Moved { .. } => self.moved.fetch_add(1, Ordering::Relaxed),
+            _ => 0,
+        };
     }
 }
 
-impl Phases {
-    fn counts(&self) -> [u64; 7] {
-        self.0.each_ref().map(|count| count.load(Ordering::Relaxed))
+impl Seen {
+    fn phases(&self) -> [u64; 7] {
+        self.phases.each_ref().map(|count| count.load(Ordering::Relaxed))
+    }
+
+    fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 }
 
@@ -138,7 +147,7 @@ struct World {
     dir: tempfile::TempDir,
     disks: Arc<Disks>,
     clock: Arc<ManualClock>,
-    phases: Arc<Phases>,
+    seen: Arc<Seen>,
     moments: Moments,
     current: RwLock<Option<Current>>,
     stop: AtomicBool,
@@ -155,7 +164,7 @@ impl World {
             dir: directory(),
             disks: Arc::new(Disks { blind: setup.blind, ..Disks::default() }),
             clock: Arc::new(ManualClock::at(BEGIN)),
-            phases: Arc::default(),
+            seen: Arc::default(),
             moments: Moments::default(),
             current: RwLock::new(None),
             stop: AtomicBool::new(false),
@@ -176,7 +185,7 @@ impl World {
         Engine::builder(self.dir.path().join("data"))
             .driver(self.disks.clone())
             .clock(self.clock.clone())
-            .observer(self.phases.clone())
+            .observer(self.seen.clone())
             .durability(self.setup.durability)
             .background(false)
             .open()
@@ -281,6 +290,9 @@ impl World {
             (Phase::PreMigration, 1) => drop(migration.switch()),
             (Phase::PreMigration, _) => drop(migration.release(Hold::Switch)),
             (Phase::RollingBack, _) => {}
+            (Phase::PostMigration | Phase::PostRollback, _) if rng.u32(..3) == 0 => {
+                drop(migration.move_stragglers(Duration::ZERO));
+            }
             (_, 0) => drop(migration.reverse()),
             (Phase::PostMigration, 1) => drop(migration.reverse()),
             (_, 2) => drop(migration.complete()),
@@ -334,17 +346,18 @@ fn run(name: &str, setup: Setup) -> Result<Checked, String> {
             })
             .collect();
         let _stop = StopOnDrop(&world.stop);
-        let all_phases = || world.phases.counts().iter().all(|count| *count > 0);
+        let saw_all = || world.seen.phases().iter().all(|count| *count > 0) && world.seen.moved() > 0;
         while !world.stopped() {
             std::thread::sleep(Duration::from_millis(rng.u64(20..200)));
-            let enough = world.setup.blind || (all_phases() && restarts >= 3);
+            let enough = world.setup.blind || (saw_all() && restarts >= 3);
             if begun.elapsed() >= Duration::from_secs(world.setup.seconds) && enough {
                 break;
             }
             assert!(
                 begun.elapsed() < Duration::from_secs(world.setup.seconds) + LONG,
-                "{:?}",
-                world.phases.counts()
+                "{:?}, {} moved",
+                world.seen.phases(),
+                world.seen.moved()
             );
             world.restart(&mut rng);
             restarts += 1;
@@ -361,14 +374,12 @@ fn run(name: &str, setup: Setup) -> Result<Checked, String> {
     }
     let checking = Instant::now();
     let checked = history.check(retention_of).map_err(|said| format!("seed {seed}: {said}"));
-    let phases: Vec<String> = Phase::ALL
-        .iter()
-        .zip(world.phases.counts())
-        .map(|(phase, count)| format!("{phase} {count}"))
-        .collect();
+    let phases: Vec<String> =
+        Phase::ALL.iter().zip(world.seen.phases()).map(|(phase, count)| format!("{phase} {count}")).collect();
     eprintln!(
-        "{name}: seed {seed}, {restarts} restarts, phases entered: {}; {checked:?} in {:.1?}",
+        "{name}: seed {seed}, {restarts} restarts, phases entered: {}; {} instances moved; {checked:?} in {:.1?}",
         phases.join(", "),
+        world.seen.moved(),
         checking.elapsed()
     );
     checked

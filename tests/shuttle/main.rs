@@ -19,6 +19,7 @@
 #[path = "../linear/checker.rs"]
 mod checker;
 mod defining;
+mod handing;
 #[path = "../linear/history.rs"]
 mod history;
 mod launching;

@@ -5,15 +5,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cutover::{
-    Completion, Ended, Ending, ErrorKind, Hold, InstanceId, Launch, Launched, NewStep, Settled, Tenant,
-    Worker,
+    Completion, Ended, Ending, ErrorKind, Gate, Hold, InstanceId, Launch, Launched, NewStep, Refusal,
+    Settled, Tenant,
 };
 use shuttle::rand::{Rng as _, thread_rng};
 
 use crate::schedules::{run, run_whatever_they_meet};
 
-/// No lease runs out: time only passes in steps of hours.
-const LEASE: Duration = Duration::from_secs(1 << 30);
 const WORKERS: usize = 2;
 /// Most instances that are there at the beginning, half of them with a key.
 const INSTANCES: usize = 3;
@@ -42,7 +40,7 @@ fn steps_and_ends_against_collection_and_drains() {
         for _ in 0..WORKERS {
             let (tenant, pairs, books) = (world.tenant.clone(), world.pairs.clone(), books.clone());
             threads.push(shuttle::thread::spawn(move || {
-                let worker = tenant.worker("worker").unwrap();
+                let worker = tenant.register("worker").unwrap();
                 for _ in 0..3 {
                     pairs.around(&tenant, || work(&worker, &books));
                 }
@@ -59,7 +57,7 @@ fn steps_and_ends_against_collection_and_drains() {
             thread.join().unwrap();
         }
         // What is left is done now: nothing may be lost on the way.
-        let worker = world.tenant.worker("last").unwrap();
+        let worker = world.tenant.register("last").unwrap();
         while work(&worker, &books) {}
         check(&world.tenant, &books.lock().unwrap());
     });
@@ -136,8 +134,8 @@ fn launch(tenant: &Tenant, books: &Shared, number: usize) {
 }
 
 /// Takes a step and completes it; says whether there was one. Both first steps offer the last one.
-fn work(worker: &Worker, books: &Shared) -> bool {
-    let Some(task) = worker.claim("default", LEASE, Duration::ZERO).unwrap() else { return false };
+fn work(worker: &Gate, books: &Shared) -> bool {
+    let Some(task) = worker.claim("default", Duration::ZERO).unwrap() else { return false };
     let next = if task.step == "last" { Vec::new() } else { vec![NewStep::new("last").parents(2)] };
     let settled = worker.complete(&task, Completion { next, ..Completion::default() }).unwrap();
     let books = &mut *books.lock().unwrap();
@@ -150,8 +148,10 @@ fn work(worker: &Worker, books: &Shared) -> bool {
                 note_end(books, task.instance, "its worker");
             }
         }
+        // Its instance went to the other store: it is done again.
+        Settled::Refused(Refusal::Moved) => {}
         // Somebody has ended its instance, or is about to be told so; looked at in the end.
-        Settled::Stale { .. } => {
+        Settled::Refused(_) => {
             books.stopped.insert(task.instance);
         }
     }

@@ -42,10 +42,18 @@ pub(crate) fn run(quick: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// The library as the model, Miri, the fuzzers and users with a store of their own build it.
+/// The library as the model, Miri, the fuzzers and users with a store of their own build it; and with ports, which no other step
+/// builds.
 fn without_stores(steps: &mut Steps, target: &Path) -> Result<(), String> {
     let args = ["clippy", "-p", "cutover", "--no-default-features", "--all-targets", "--", "-D", "warnings"];
-    steps.run("clippy without stores", own_target(with(cargo(), &args), target, "bare"))
+    steps.run("clippy without stores", own_target(with(cargo(), &args), target, "bare"))?;
+    let ported = |command: &str, rest: &[&str]| {
+        let features = [command, "-p", "cutover", "--no-default-features", "--features", "proxy"];
+        own_target(with(with(cargo(), &features), rest), target, "bare")
+    };
+    steps.run("clippy with ports", ported("clippy", &["--all-targets", "--", "-D", "warnings"]))?;
+    steps.run("ports (lib)", ported("test", &["--lib", "service::"]))?;
+    steps.run("ports", ported("test", &["--test", "engine", "proxied::"]))
 }
 
 /// Tests of the library without stores, with the primitives that this flag puts in the place of the real ones.

@@ -230,7 +230,7 @@ fn names(plan: &Plan) -> [String; 2] {
 /// How long a phase is likely to last, in microseconds.
 fn expected(plan: &Plan, phase: Phase, place: usize) -> u64 {
     let dwell = plan.dwell(phase).unwrap_or_default();
-    let drain = if plan.long_lived > 0.0 { LONG_LIFE + SWEEP } else { SWEEP };
+    let drain = if plan.long_lived > 0.0 && plan.move_older_us.is_none() { LONG_LIFE + SWEEP } else { SWEEP };
     let by_hand = matches!(plan.way, Way::Back(from) if from == phase);
     match (phase, plan.way) {
         (Phase::Stable, _) if place == 0 => plan.migrate_at_us,

@@ -4,6 +4,7 @@ pub(crate) mod board;
 mod definer;
 pub(crate) mod fleet;
 mod launcher;
+mod runners;
 mod worker;
 
 use std::collections::HashMap;
@@ -12,11 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use cutover::Tenant;
+use cutover::{Engine, Tenant};
 use parking_lot::Mutex;
 
 use self::board::Board;
 use self::fleet::Fleet;
+use self::runners::Runners;
 use crate::entry::{Clock, Entry, Scope, Sink};
 use crate::failure::{Failure, Result};
 use crate::ledger::Resume;
@@ -135,24 +137,17 @@ impl Site {
 pub(crate) struct Crew {
     site: Arc<Site>,
     launchers: Vec<JoinHandle<()>>,
-    workers: Vec<JoinHandle<()>>,
+    runners: Runners,
 }
 
 impl Crew {
     /// Takes over what a killed process has left, then starts all threads.
-    pub(crate) fn start(site: &Arc<Site>, resume: &Resume) -> Result<Self> {
+    pub(crate) fn start(site: &Arc<Site>, engine: &Engine, resume: &Resume) -> Result<Self> {
         site.next_launch.store(resume.next_launch, Ordering::Relaxed);
         site.started.store(resume.started, Ordering::Relaxed);
         launcher::take_over(site, resume)?;
-        let mut crew = Self { site: Arc::clone(site), launchers: Vec::new(), workers: Vec::new() };
-        let parked = Arc::new(worker::Parked::default());
-        for number in 0..site.plan.workers {
-            let (site, parked) = (Arc::clone(site), Arc::clone(&parked));
-            crew.workers
-                .push(spawn(format!("worker-{number}"), move || worker::run(&site, &parked, number))?);
-        }
-        let keeper = Arc::clone(site);
-        crew.workers.push(spawn("keeper".to_owned(), move || worker::keep(&keeper, &parked))?);
+        let runners = Runners::start(site, engine)?;
+        let mut crew = Self { site: Arc::clone(site), launchers: Vec::new(), runners };
         if site.plan.define_rate > 0.0 {
             let (site, first) = (Arc::clone(site), resume.next_definition);
             crew.launchers.push(spawn("definer".to_owned(), move || definer::run(&site, first))?);
@@ -165,12 +160,15 @@ impl Crew {
         Ok(crew)
     }
 
+    /// Hands the tenant to the next runner if it is time to, and says whether all hand-overs of the plan were made.
+    pub(crate) fn hand_over_when_due(&mut self) -> Result<bool> {
+        self.runners.hand_over_when_due()
+    }
+
     /// Ends launching and defining; returns when the last call has been answered.
     pub(crate) fn stop_launching(&mut self) -> Result<()> {
         self.site.no_launches.store(true, Ordering::Relaxed);
-        for thread in self.launchers.drain(..) {
-            join(thread)?;
-        }
+        self.launchers.drain(..).try_for_each(join)?;
         self.site.sink.put(Entry::Down { at: self.site.clock.now() });
         self.site.board.close();
         self.site.check()
@@ -200,9 +198,8 @@ impl Crew {
     fn end(&mut self) -> Result<()> {
         self.site.no_launches.store(true, Ordering::Relaxed);
         self.site.no_work.store(true, Ordering::Relaxed);
-        for thread in self.launchers.drain(..).chain(self.workers.drain(..)) {
-            join(thread)?;
-        }
+        self.launchers.drain(..).try_for_each(join)?;
+        self.runners.end()?;
         self.site.check()
     }
 }

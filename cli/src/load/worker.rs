@@ -1,12 +1,14 @@
-//! Workers: they claim steps whose parents are done, hold the lease as long as the task is said to run, and complete them.
+//! Workers: they claim steps whose parents are done, hold the lease as long as the task is said to run, and complete them. Each keeps the last
+//! tasks of long-lived instances that it met, under lease, until their time has come.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cutover::{Beat, Completion, Ending, NewStep, Settled, Task, Worker};
-use parking_lot::Mutex;
+use cutover::{
+    Beat, Completion, Ending, Error, ErrorKind, Gate, NewStep, Settled, Task, Tenant, WorkerOptions,
+};
+use fastrand::Rng;
 
 use super::fleet::Member;
 use super::{QUEUE, Site};
@@ -14,122 +16,217 @@ use crate::entry::Entry;
 use crate::plan::{LONG_LIFE, micros};
 use crate::workflow::Workflow;
 
-/// How long a lease lasts without a heartbeat.
-const LEASE: Duration = Duration::from_secs(30);
-/// How often a lease that is being held is renewed.
-const BEAT: Duration = Duration::from_secs(5);
 /// How long a worker waits for a step before it looks whether it is to stop.
 const WAIT: Duration = Duration::from_millis(50);
+/// How long beyond its lease a worker freezes: another one has its step by then.
+const STALL: Duration = Duration::from_millis(100);
 
-/// Last tasks of long-lived instances, under lease until their time has come.
-#[derive(Default)]
-pub(super) struct Parked(Mutex<VecDeque<(Task, Arc<Member>)>>);
+struct Hands<'s> {
+    site: &'s Site,
+    gate: Gate,
+    parked: Vec<(Task, Arc<Member>)>,
+    /// When the leases of what is parked are renewed.
+    next_beat: u64,
+    rng: Rng,
+    /// Its runner does not act any more: workers of another one do.
+    replaced: bool,
+}
 
-/// Works until told to stop.
-pub(super) fn run(site: &Arc<Site>, parked: &Parked, number: u16) {
-    let worker = match site.tenant.worker(format!("worker-{number}")) {
-        Ok(worker) => worker,
+/// Works until told to stop, or until its runner has handed the tenant over.
+pub(super) fn run(site: &Site, tenant: &Tenant, number: u16) {
+    let options = WorkerOptions::new(format!("worker-{number}")).limit(usize::MAX);
+    let gate = match tenant.register(options) {
+        Ok(gate) => gate,
+        Err(err) if is_replaced(&err) => return,
         Err(err) => return site.fail(err.into()),
     };
-    while !site.no_work.load(Ordering::Relaxed) && !site.given_up() {
-        match worker.claim(QUEUE, LEASE, WAIT) {
-            Ok(Some(task)) => work(site, &worker, parked, task),
+    let rng = Rng::with_seed(site.plan.seed ^ (site.clock.now() << 16) ^ u64::from(number) << 8);
+    let mut hands = Hands { site, gate, parked: Vec::new(), next_beat: 0, rng, replaced: false };
+    while !hands.replaced && !site.no_work.load(Ordering::Relaxed) && !site.given_up() {
+        match hands.gate.claim(QUEUE, WAIT) {
+            Ok(Some(task)) => hands.work(task),
             Ok(None) => {}
-            Err(err) => site.trouble("claiming a step", &err),
+            Err(err) if err.kind() == ErrorKind::LeaseExpired => hands.begin_anew(),
+            Err(err) => hands.trouble("claiming a step", &err),
         }
+        hands.complete_parked();
+        hands.renew_parked();
     }
 }
 
-fn work(site: &Site, worker: &Worker, parked: &Parked, task: Task) {
-    let Some(workflow) = site.names.get(&task.definition).and_then(|place| site.workflows.get(*place)) else {
-        return site
-            .sink
-            .put(Entry::Problem(format!("a step of the unknown definition `{}`", task.definition)));
-    };
-    let Some(place) = workflow.find(&task.step) else {
-        let text =
-            format!("`{}` has no task `{}`, and a step was claimed for it", task.definition, task.step);
-        return site.sink.put(Entry::Problem(text));
-    };
-    let runtime = workflow.tasks.get(place).map_or(0.0, |found| found.runtime);
-    if !hold_lease(site, worker, &task, runtime * site.plan.time_scale) {
-        return;
+/// Whether a worker is told that its runner does not act.
+fn is_replaced(err: &Error) -> bool {
+    matches!(err.kind(), ErrorKind::NotPrimary | ErrorKind::Deactivated)
+}
+
+impl Hands<'_> {
+    /// An error that is not expected of a runner that acts.
+    fn trouble(&mut self, doing: &str, err: &Error) {
+        if is_replaced(err) {
+            self.replaced = true;
+        } else {
+            self.site.trouble(doing, err);
+        }
     }
-    let key = task.key.as_ref().map(|(_, key)| key.as_slice()).unwrap_or_default();
-    // A launch whose answer was an error is in no fleet; its steps are done like all others.
-    let member = site.fleet.of_key(key);
-    if let Some(member) = &member
-        && place == workflow.anchor()
-    {
-        if member.what.long && !is_due(site, member) {
-            parked.0.lock().push_back((task, Arc::clone(member)));
+
+    fn work(&mut self, task: Task) {
+        let site = self.site;
+        let Some(workflow) = site.names.get(&task.definition).and_then(|place| site.workflows.get(*place))
+        else {
+            let text = format!("a step of the unknown definition `{}`", task.definition);
+            return site.sink.put(Entry::Problem(text));
+        };
+        let Some(place) = workflow.find(&task.step) else {
+            let text =
+                format!("`{}` has no task `{}`, and a step was claimed for it", task.definition, task.step);
+            return site.sink.put(Entry::Problem(text));
+        };
+        let runtime = workflow.tasks.get(place).map_or(0.0, |found| found.runtime);
+        if !self.hold_lease(&task, runtime * site.plan.time_scale) {
             return;
         }
-        member.close();
+        if self.rng.f64() < site.plan.stall_rate {
+            return self.stall(&task, workflow, place);
+        }
+        let key = task.key.as_ref().map(|(_, key)| key.as_slice()).unwrap_or_default();
+        // A launch whose answer was an error is in no fleet; its steps are done like all others.
+        let member = site.fleet.of_key(key);
+        if let Some(member) = &member
+            && place == workflow.anchor()
+        {
+            if member.what.long && !is_due(site, member) {
+                self.parked.push((task, Arc::clone(member)));
+                return;
+            }
+            member.close();
+        }
+        self.complete(&task, workflow, place, member.as_deref());
     }
-    complete(site, worker, &task, workflow, place, member.as_deref());
-}
 
-/// Holds the lease so long; false if it was lost meanwhile.
-fn hold_lease(site: &Site, worker: &Worker, task: &Task, seconds: f64) -> bool {
-    let mut left = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-    while !left.is_zero() && !site.given_up() {
-        let nap = left.min(BEAT);
-        std::thread::sleep(nap);
-        left -= nap;
-        if !left.is_zero() && !beat(site, worker, task) {
-            return false;
+    /// Holds the lease so long; false if it was lost meanwhile.
+    fn hold_lease(&mut self, task: &Task, seconds: f64) -> bool {
+        let mut left = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+        while !left.is_zero() && !self.site.given_up() {
+            let nap = left.min(self.site.plan.heartbeats().every);
+            std::thread::sleep(nap);
+            left -= nap;
+            self.renew_parked();
+            if !left.is_zero() && !self.beat(task) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Freezes until its lease has run out, and then goes on as if nothing had been.
+    fn stall(&mut self, task: &Task, workflow: &Workflow, place: usize) {
+        let site = self.site;
+        std::thread::sleep(site.plan.heartbeats().lease() + STALL);
+        let mut passed = Vec::new();
+        let result = Completion { result: Vec::new(), next: next_of(workflow, place), output: Vec::new() };
+        match self.gate.complete(task, result) {
+            Ok(Settled::Refused(_)) => {}
+            Err(err) if is_replaced(&err) => self.replaced = true,
+            other => passed.push(format!("its result: {other:?}")),
+        }
+        match self.gate.heartbeat(task) {
+            Ok(Beat::Refused(_)) => {}
+            Err(err) if is_replaced(&err) => self.replaced = true,
+            other => passed.push(format!("its heartbeat: {other:?}")),
+        }
+        match self.gate.claim(QUEUE, Duration::ZERO) {
+            Err(err) if err.kind() == ErrorKind::LeaseExpired => {}
+            Err(err) if is_replaced(&err) => self.replaced = true,
+            other => passed.push(format!("its claim: {other:?}")),
+        }
+        site.sink.put(Entry::Stalled { passed });
+        self.begin_anew();
+    }
+
+    fn beat(&mut self, task: &Task) -> bool {
+        match self.gate.heartbeat(task) {
+            Ok(Beat::Refused(_)) => false,
+            Ok(_) => true,
+            Err(err) => {
+                self.trouble("renewing a lease", &err);
+                !self.replaced
+            }
         }
     }
-    true
-}
 
-fn beat(site: &Site, worker: &Worker, task: &Task) -> bool {
-    match worker.heartbeat(task) {
-        Ok(Beat::Stale) => false,
-        Ok(_) => true,
-        Err(err) => {
-            site.trouble("renewing a lease", &err);
-            true
+    /// What it held goes to others, who park it again.
+    fn begin_anew(&mut self) {
+        self.parked.clear();
+        if let Err(err) = self.gate.register_anew() {
+            self.trouble("registering anew", &err);
         }
+    }
+
+    fn complete_parked(&mut self) {
+        let site = self.site;
+        let (due, rest) = self.parked.drain(..).partition(|(_, member)| is_due(site, member));
+        self.parked = rest;
+        let due: Vec<(Task, Arc<Member>)> = due;
+        for (task, member) in due {
+            member.close();
+            let workflow = site.names.get(&task.definition).and_then(|place| site.workflows.get(*place));
+            if let Some(workflow) = workflow {
+                self.complete(&task, workflow, workflow.anchor(), Some(&member));
+            }
+        }
+    }
+
+    fn complete(&mut self, task: &Task, workflow: &Workflow, place: usize, member: Option<&Member>) {
+        let site = self.site;
+        let next = next_of(workflow, place);
+        let began = site.clock.now();
+        match self.gate.complete(task, Completion { result: Vec::new(), next, output: Vec::new() }) {
+            Ok(Settled::Done { ended }) => {
+                let at = site.clock.now();
+                site.steps.fetch_add(1, Ordering::Relaxed);
+                site.fleet.done(1);
+                site.sink.put(Entry::Step { instance: task.instance, task: place as u32 });
+                if let Some(ending) = ended {
+                    let completed = ending == Ending::Completed;
+                    site.sink.put(Entry::Ended {
+                        instance: task.instance,
+                        completed,
+                        began: Some(began),
+                        at,
+                    });
+                    ended_in(site, task, member);
+                }
+            }
+            Ok(Settled::Refused(_)) => site.sink.put(Entry::Stale),
+            Err(err) => self.trouble("completing a step", &err),
+        }
+    }
+
+    /// A parked task whose lease was lost is forgotten: whoever claims it parks it again.
+    fn renew_parked(&mut self) {
+        if self.site.clock.now() < self.next_beat {
+            return;
+        }
+        self.next_beat = self.site.clock.now() + micros(self.site.plan.heartbeats().every) / 2;
+        self.site.fleet.tidy();
+        let mut parked = std::mem::take(&mut self.parked);
+        parked.retain(|(task, _)| self.beat(task));
+        self.parked = parked;
     }
 }
 
-/// A long-lived instance ends 5 s after the first cutover that it has lived through, or with the load.
+/// A long-lived instance ends 5 s after the first cutover that it has lived through, or with the load: where it can be moved, only then.
 fn is_due(site: &Site, member: &Member) -> bool {
     site.board.with(|state| {
-        let cutover = state.cutovers.get(member.what.cutovers);
+        let cutover = state.cutovers.get(member.what.cutovers).filter(|_| site.plan.move_older_us.is_none());
         state.closing || cutover.is_some_and(|at| site.clock.now() >= at + micros(LONG_LIFE))
     })
 }
 
-fn complete(
-    site: &Site,
-    worker: &Worker,
-    task: &Task,
-    workflow: &Workflow,
-    place: usize,
-    member: Option<&Member>,
-) {
+fn next_of(workflow: &Workflow, place: usize) -> Vec<NewStep> {
     let children = workflow.tasks.get(place).into_iter().flat_map(|found| &found.children);
     let next = children.filter_map(|child| workflow.tasks.get(*child));
-    let next = next.map(|child| NewStep::new(&child.id).queue(QUEUE).parents(child.parents)).collect();
-    let began = site.clock.now();
-    match worker.complete(task, Completion { result: Vec::new(), next, output: Vec::new() }) {
-        Ok(Settled::Done { ended }) => {
-            let at = site.clock.now();
-            site.steps.fetch_add(1, Ordering::Relaxed);
-            site.fleet.done(1);
-            site.sink.put(Entry::Step);
-            if let Some(ending) = ended {
-                let completed = ending == Ending::Completed;
-                site.sink.put(Entry::Ended { instance: task.instance, completed, began: Some(began), at });
-                ended_in(site, task, member);
-            }
-        }
-        Ok(Settled::Stale { .. }) => site.sink.put(Entry::Stale),
-        Err(err) => site.trouble("completing a step", &err),
-    }
+    next.map(|child| NewStep::new(&child.id).queue(QUEUE).parents(child.parents)).collect()
 }
 
 /// Right after its end an instance is looked up by id and by key, in whatever phase that is.
@@ -152,41 +249,4 @@ fn ended_in(site: &Site, task: &Task, member: Option<&Member>) {
     }
     site.fleet.remove(member);
     site.fleet.remember(scope, key);
-}
-
-/// Keeps the leases of parked tasks and completes those whose time has come.
-pub(super) fn keep(site: &Arc<Site>, parked: &Parked) {
-    let worker = match site.tenant.worker("keeper") {
-        Ok(worker) => worker,
-        Err(err) => return site.fail(err.into()),
-    };
-    let mut next_beat = site.clock.now() + micros(BEAT);
-    while !site.no_work.load(Ordering::Relaxed) && !site.given_up() {
-        std::thread::sleep(Duration::from_millis(20));
-        let due: Vec<(Task, Arc<Member>)> = {
-            let mut all = parked.0.lock();
-            let (due, rest) = all.drain(..).partition(|(_, member)| is_due(site, member));
-            *all = rest;
-            due.into_iter().collect()
-        };
-        for (task, member) in due {
-            member.close();
-            let workflow = site.names.get(&task.definition).and_then(|place| site.workflows.get(*place));
-            if let Some(workflow) = workflow {
-                complete(site, &worker, &task, workflow, workflow.anchor(), Some(&member));
-            }
-        }
-        if site.clock.now() >= next_beat {
-            next_beat = site.clock.now() + micros(BEAT);
-            site.fleet.tidy();
-            renew(site, &worker, parked);
-        }
-    }
-}
-
-/// A parked task whose lease was lost is forgotten: another worker will claim it and park it again.
-fn renew(site: &Site, worker: &Worker, parked: &Parked) {
-    let mut all: VecDeque<(Task, Arc<Member>)> = std::mem::take(&mut *parked.0.lock());
-    all.retain(|(task, _)| beat(site, worker, task));
-    parked.0.lock().extend(all);
 }

@@ -1,8 +1,8 @@
 //! Rows in words: one line for a key, one for each field of a record. Long bytes are cut, with their length said.
 
 use cutover_formats::record::{
-    Answer, Assignment, InstanceRecord, KeyRecord, NoteRecord, QuarantineRecord, RequestRecord, StepRecord,
-    StepState, Token,
+    Answer, Assignment, InstanceRecord, KeyRecord, NoteRecord, QuarantineRecord, RequestRecord, RetryRecord,
+    StepRecord, StepState, Token,
 };
 use cutover_formats::{Expiring, InstanceId, NoteId, Record, RowId};
 
@@ -50,6 +50,7 @@ pub(super) fn key(id: &RowId<'_>) -> String {
             NoteId::Replace { old } => format!("intent to replace instance {old}"),
             NoteId::CopyPosition { migration } => format!("copy position of migration {migration}"),
             NoteId::Closed => "how often the store was closed in order".to_owned(),
+            NoteId::Move { instance } => format!("instance {instance} on its way to the other store"),
             NoteId::Quarantine { family, key } => {
                 format!("set aside: cannot be read: family {}, key {}", family.name(), cut_hex(key))
             }
@@ -144,17 +145,29 @@ fn of_step(it: &StepRecord) -> Vec<Field> {
         StepState::Ready { at_ms } => format!("ready from {} on", utc(at_ms)),
         StepState::Completed => "completed".to_owned(),
         StepState::Failed => "failed".to_owned(),
+        StepState::NeedsDecision { since_ms } => format!("waits for a decision since {}", utc(since_ms)),
     };
     let mut found = vec![
         field("state", state),
         field("queue", format!("{:?}", it.queue)),
         payload("input", &it.input),
+        payload("saved", &it.saved),
         payload("result", &it.result),
-        field("max_attempts", it.max_attempts.to_string()),
+        field("retry", of_retry(&it.retry)),
+        field("counted", format!("after {} assignments, since {}", it.counted_from, utc(it.counted_ms))),
     ];
     found.extend(it.history.iter().map(|assignment| field("assignment", of_assignment(assignment))));
     found.push(field("revision", it.revision.to_string()));
     found
+}
+
+fn of_retry(it: &RetryRecord) -> String {
+    let RetryRecord { first_ms, most_ms, attempts, within_ms } = it;
+    let within = match *within_ms {
+        u64::MAX => String::new(),
+        within_ms => format!(" within {within_ms} ms"),
+    };
+    format!("{attempts} attempts{within}, pauses of {first_ms} to {most_ms} ms")
 }
 
 fn of_assignment(it: &Assignment) -> String {
@@ -178,6 +191,7 @@ fn of_note(it: &NoteRecord) -> Vec<Field> {
             field("copied", copied.to_string()),
             field("bytes", bytes.to_string()),
         ],
+        NoteRecord::Move { to, at_ms } => vec![field("to", to.to_string()), field("at", utc(*at_ms))],
     }
 }
 

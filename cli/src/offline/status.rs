@@ -179,7 +179,7 @@ fn write_tenant(out: &mut dyn Write, directory: &Directory, record: &TenantRecor
     }
     let legal = moves(record).join(", ");
     writeln!(out, "    legal    {}", if legal.is_empty() { "nothing" } else { &legal })?;
-    match &record.last {
+    match record.ended.last() {
         Some(last) => {
             writeln!(
                 out,
@@ -233,7 +233,7 @@ fn tenant_json(tenant: &Tenant<'_>) -> Value {
         "target": status.target.map(|store| json!({ "store": store.0, "status": word(status.target_status) })),
         "retiring": record.retire.iter().map(|store| store.0).collect::<Vec<_>>(),
         "migration": record.migration.as_ref().map(|migration| migration.id),
-        "last": record.last.map(|last| json!({ "id": last.id, "outcome": outcome(last.outcome), "at_ms": last.at_ms })),
+        "last": record.ended.last().map(|last| json!({ "id": last.id, "outcome": outcome(last.outcome), "at_ms": last.at_ms })),
         "waits_for": offline::in_the_way(record, now_ms()), "legal": moves(record),
     });
     if let Some(fields) = shown.as_object_mut() {

@@ -92,7 +92,8 @@ fn instance(judge: &mut Judge<'_>, store: StoreId, rows: &Rows, id: InstanceId, 
     let mut open = 0;
     for ((_, step), record) in rows.steps.range((id, String::new())..).take_while(|((of, _), _)| *of == id) {
         let is_ready = rows.ready.contains(&(id, step.clone()));
-        let should_be = matches!(record.state, StepState::Ready { .. });
+        // One that waits for a decision has its row where it is looked for.
+        let should_be = matches!(record.state, StepState::Ready { .. } | StepState::NeedsDecision { .. });
         open += u32::from(should_be || matches!(record.state, StepState::Waiting { .. }));
         if is_ready != should_be {
             let what =
@@ -198,7 +199,8 @@ fn steps(judge: &mut Judge<'_>, store: StoreId, rows: &Rows) {
     for ((id, step), record) in &rows.steps {
         let known = ledger.instances.get(id);
         let mut seen = Vec::new();
-        for settled in &record.history {
+        // What was revoked by a move is nobody's report.
+        for settled in record.history.iter().filter(|one| one.is_attempt()) {
             let by = match &settled.failure {
                 Some(reason) => content::ender(reason),
                 None => std::str::from_utf8(&record.result).ok().and_then(content::ender),

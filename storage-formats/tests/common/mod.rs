@@ -1,13 +1,14 @@
 //! Any row, from any source of choices: fastrand in the tests, the fuzzer's bytes in `fuzz/`.
 
+use cutover_formats::access::{Access, AccessLine, AccessRecord, HandoverPhase, HandoverRecord, Seat};
 use cutover_formats::meta::{
-    CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention,
+    CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention, RunId,
     StoreRecord, TenantRecord,
 };
 use cutover_formats::record::{
     Answer, Assignment, ClosedRecord, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd,
-    KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, StepRecord, StepState,
-    Token,
+    KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, RetryRecord, StepRecord,
+    StepState, Token,
 };
 use cutover_formats::{
     Expiring, Family, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
@@ -79,10 +80,11 @@ impl<S: Source> Rows<S> {
             status: self.status(),
             entered_ms: self.small(),
             migration: self.coin().then(|| self.migration()),
-            last: self.coin().then(|| EndedMigration {
-                id: self.small(),
-                outcome: self.one_of([Outcome::Completed, Outcome::Cancelled, Outcome::RolledBack]),
-                at_ms: self.small(),
+            ended: self.list(|rows| EndedMigration {
+                id: rows.small(),
+                run: rows.run(),
+                outcome: rows.one_of([Outcome::Completed, Outcome::Cancelled, Outcome::RolledBack]),
+                at_ms: rows.small(),
             }),
             retire: self.list(|rows| StoreId(rows.small() as u32)),
             retention: self.retention(),
@@ -117,6 +119,45 @@ impl<S: Source> Rows<S> {
         EngineRecord { incarnation: self.small(), clock_ms: self.small(), clean: self.coin() }
     }
 
+    /// Anything that stands in a slot of who may act for a tenant.
+    pub fn access(&mut self) -> AccessRecord {
+        AccessRecord {
+            tenant: TenantId(self.small() as u32),
+            epoch: self.small(),
+            seats: self.list(Self::seat),
+            handover: self.coin().then(|| self.handover()),
+            journal: AccessLine {
+                seq: self.small(),
+                epoch: self.small(),
+                at_ms: self.small(),
+                who: self.name(),
+                handover: self.small(),
+                step: self.small() as u8,
+                runner: self.name(),
+                why: self.name(),
+            },
+        }
+    }
+
+    fn seat(&mut self) -> Seat {
+        let all = [Access::Primary, Access::Standby, Access::Deactivated, Access::Terminated];
+        Seat { runner: self.name(), access: self.one_of(all), epoch: self.small(), since_ms: self.small() }
+    }
+
+    fn handover(&mut self) -> HandoverRecord {
+        let all = [HandoverPhase::Prepare, HandoverPhase::Flip, HandoverPhase::Cleanup, HandoverPhase::Back];
+        HandoverRecord {
+            id: self.small(),
+            from: self.coin().then(|| self.name()),
+            to: self.name(),
+            phase: self.one_of(all),
+            flip_at_ms: self.coin().then(|| self.small()),
+            patience_ms: self.small(),
+            earlier: self.list(Self::seat),
+            started_ms: self.small(),
+        }
+    }
+
     fn status(&mut self) -> Status {
         let statuses = [StoreStatus::Open, StoreStatus::Closed];
         Status {
@@ -142,7 +183,14 @@ impl<S: Source> Rows<S> {
             dwell_ms: std::array::from_fn(|_| self.small()),
             abandon: self.coin(),
             started_ms: self.small(),
+            move_older_ms: self.coin().then(|| self.small()),
+            move_rate: self.small() as u32,
+            run: self.run(),
         }
+    }
+
+    fn run(&mut self) -> Option<RunId> {
+        self.coin().then(|| RunId { id: self.name(), attempt: self.name() })
     }
 
     fn retention(&mut self) -> Retention {
@@ -199,11 +247,12 @@ impl<S: Source> Rows<S> {
     }
 
     fn step(&mut self) -> StepRecord {
-        let state = match self.0.below(4) {
+        let state = match self.0.below(5) {
             0 => StepState::Waiting { parents: self.small() as u32 },
             1 => StepState::Ready { at_ms: self.small() },
             2 => StepState::Completed,
-            _ => StepState::Failed,
+            3 => StepState::Failed,
+            _ => StepState::NeedsDecision { since_ms: self.small() },
         };
         let history = self.list(|rows| Assignment {
             worker: rows.name(),
@@ -216,15 +265,23 @@ impl<S: Source> Rows<S> {
             state,
             queue: self.name(),
             input: self.bytes(),
+            saved: self.bytes(),
             result: self.bytes(),
-            max_attempts: self.small() as u32,
+            retry: RetryRecord {
+                first_ms: self.small(),
+                most_ms: self.small(),
+                attempts: self.small() as u32,
+                within_ms: self.small(),
+            },
+            counted_from: self.small() as u32,
+            counted_ms: self.small(),
             history,
             revision: self.small(),
         }
     }
 
     fn note(&mut self) -> NoteRecord {
-        match self.0.below(3) {
+        match self.0.below(4) {
             0 => NoteRecord::Gap,
             1 => NoteRecord::Replace {
                 old: self.id(),
@@ -233,12 +290,13 @@ impl<S: Source> Rows<S> {
                 reason: self.name(),
                 rows: self.list(|rows| (rows.small() as u8, rows.bytes(), rows.bytes())),
             },
-            _ => NoteRecord::CopyPosition {
+            2 => NoteRecord::CopyPosition {
                 name: self.name(),
                 version: self.small() as u32,
                 copied: self.small(),
                 bytes: self.small(),
             },
+            _ => NoteRecord::Move { to: StoreId(self.small() as u32), at_ms: self.small() },
         }
     }
 
@@ -260,10 +318,11 @@ impl<S: Source> Rows<S> {
     }
 
     fn note_id(&mut self) -> NoteId<'static> {
-        match self.0.below(3) {
+        match self.0.below(4) {
             0 => NoteId::Gap { name: self.name().into(), version: self.small() as u32 },
             1 => NoteId::Replace { old: self.id() },
-            _ => NoteId::CopyPosition { migration: self.small() },
+            2 => NoteId::CopyPosition { migration: self.small() },
+            _ => NoteId::Move { instance: self.id() },
         }
     }
 

@@ -17,6 +17,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use cutover_formats::access::{Access, AccessLine, AccessRecord, HandoverPhase};
 use cutover_formats::codec::{self, RecordType, SLOT_FRAME};
 use cutover_formats::meta::{EndedMigration, JournalLine, Outcome, TenantRecord};
 use cutover_formats::record::{ClosedRecord, Ending, KeyEnd, KeyRecord};
@@ -28,6 +29,7 @@ use serde::de::DeserializeOwned;
 
 const JOURNAL: &str = "journal-line";
 const SEALED: &str = "journal-line-sealed";
+const OF_ACCESS: &str = "journal-line-access";
 const MARKERS: [&str; 2] = ["marker", "marker-copy"];
 
 fn path(name: &str) -> PathBuf {
@@ -85,6 +87,7 @@ fn slots() {
     slot("slot-tenant-migrating", RecordType::Tenant, 12, values::migrating_tenant());
     slot("slot-catalog", RecordType::Catalog, 8, values::catalog());
     slot("slot-engine", RecordType::Engine, 33, values::engine());
+    slot("slot-access", RecordType::Access, 6, values::access());
     slot("slot-store", RecordType::Store, 4, ClosedRecord { count: 4 });
 }
 
@@ -123,6 +126,22 @@ fn sealed_lines_of_the_journal() {
     let other = values::journal_line();
     let entry = journal::open(journal::seal(&other, Some(&record)).unwrap().as_bytes()).unwrap();
     assert_eq!((entry.line, entry.record, entry.damaged), (other, None, true));
+}
+
+#[test]
+fn sealed_lines_of_the_journal_of_access() {
+    let text = fs::read_to_string(path(OF_ACCESS).with_extension("jsonl")).unwrap();
+    let text = text.trim_end();
+    let access = values::access();
+    let record = codec::seal_slot(RecordType::Access, 6, &access).unwrap();
+    assert_eq!(journal::seal(&access.journal, Some(&record)).unwrap(), text);
+    let entry = journal::open_as::<AccessLine>(text.as_bytes()).unwrap();
+    assert_eq!((&entry.line, &entry.record, entry.damaged), (&access.journal, &Some(record), false));
+    // Damage to its fields is made good from its record; a line of the other kind is none.
+    let damaged = text.replacen("\"driver\"", "\"drover\"", 1);
+    let entry = journal::open_as::<AccessLine>(damaged.as_bytes()).unwrap();
+    assert_eq!((entry.line, entry.damaged), (access.journal, true));
+    assert!(journal::open(text.as_bytes()).is_err());
 }
 
 #[test]
@@ -169,9 +188,34 @@ fn numbers_of_choices() {
         assert_eq!(written(&|tenant| tenant.status.initial_status = status, PHASE + 17), number);
     }
     for (number, outcome) in (0..).zip([Outcome::Completed, Outcome::Cancelled, Outcome::RolledBack]) {
-        let last = Some(EndedMigration { id: 1, outcome, at_ms: 1 });
-        // The two statuses, when it was entered, no migration; then "some" and the number of the last one.
-        assert_eq!(written(&|tenant| tenant.last = last, PHASE + 17 + 8 + 8 + 1 + 1 + 8), number);
+        // The two statuses, when it was entered, no migration; then the length of the list, the number of the only one in it, and no run.
+        let ended = |tenant: &mut TenantRecord| {
+            tenant.ended = vec![EndedMigration { id: 1, run: None, outcome, at_ms: 1 }];
+        };
+        assert_eq!(written(&ended, PHASE + 17 + 8 + 8 + 1 + 8 + 8 + 1), number);
+    }
+}
+
+#[test]
+fn numbers_of_choices_of_access() {
+    let accesses = [Access::Primary, Access::Standby, Access::Deactivated, Access::Terminated];
+    let written = |change: &dyn Fn(&mut AccessRecord), at: usize| {
+        let mut record = values::access();
+        record.seats.truncate(1);
+        change(&mut record);
+        choice(&codec::seal_slot(RecordType::Access, 1, &record).unwrap(), SLOT_FRAME + at)
+    };
+    // Tenant, epoch, one seat with a name of four bytes.
+    const ACCESS: usize = 4 + 8 + 8 + 8 + 4;
+    for (number, access) in (0..).zip(accesses) {
+        assert_eq!(written(&|record| record.seats[0].access = access, ACCESS), number);
+    }
+    // Access, epoch and time of the seat; "some", number, "some", and names of four and three bytes.
+    const PHASE: usize = ACCESS + 4 + 8 + 8 + 1 + 8 + 1 + 8 + 4 + 8 + 3;
+    let phases = [HandoverPhase::Prepare, HandoverPhase::Flip, HandoverPhase::Cleanup, HandoverPhase::Back];
+    for (number, phase) in (0..).zip(phases) {
+        let set = |record: &mut AccessRecord| record.handover.as_mut().unwrap().phase = phase;
+        assert_eq!(written(&set, PHASE), number);
     }
 }
 
@@ -192,12 +236,19 @@ fn every_fixture_is_read() {
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
-    let slots = ["slot-tenant-stable", "slot-tenant-migrating", "slot-catalog", "slot-engine", "slot-store"];
+    let slots = [
+        "slot-tenant-stable",
+        "slot-tenant-migrating",
+        "slot-catalog",
+        "slot-engine",
+        "slot-store",
+        "slot-access",
+    ];
     let known = values::keys().into_iter().map(|(name, _)| name);
     let known = known
         .chain(values::records().into_iter().map(|(name, ..)| name))
         .chain(slots)
-        .chain([JOURNAL, SEALED])
+        .chain([JOURNAL, SEALED, OF_ACCESS])
         .chain(MARKERS);
     assert_eq!(found, known.map(str::to_owned).collect());
 }

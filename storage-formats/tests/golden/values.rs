@@ -1,13 +1,15 @@
 //! What the fixtures say, field by field.
 
+use cutover_formats::access::{Access, AccessLine, AccessRecord, HandoverPhase, HandoverRecord, Seat};
+use cutover_formats::keys::UNDECIDED;
 use cutover_formats::meta::{
-    CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention,
+    CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention, RunId,
     StoreRecord, TenantRecord,
 };
 use cutover_formats::record::{
     Answer, Assignment, ClosedRecord, DefinitionRecord, Ending, InstanceEnd, InstanceRecord, KeyEnd,
-    KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, StepRecord, StepState,
-    Token,
+    KeyRecord, Marker, NoteRecord, PayloadRecord, QuarantineRecord, RequestRecord, RetryRecord, StepRecord,
+    StepState, Token,
 };
 use cutover_formats::{
     Expiring, Family, InstanceId, NoteId, Phase, Record, Role, RowId, Status, StoreId, StoreStatus, Strategy,
@@ -38,6 +40,15 @@ pub(crate) fn keys() -> Vec<(&'static str, RowId<'static>)> {
                 step: "merge".into(),
             },
         ),
+        (
+            "key-ready-undecided",
+            RowId::Ready {
+                queue: UNDECIDED.into(),
+                at_ms: 1_790_000_000_456,
+                instance: ID,
+                step: "merge".into(),
+            },
+        ),
         ("key-expiry-instance", expiry(Expiring::Instance(ID))),
         ("key-expiry-key", expiry(Expiring::Key { scope: "scope".into(), key: KEY.into() })),
         ("key-expiry-request", expiry(Expiring::Request { id: b"req-1".into() })),
@@ -46,6 +57,7 @@ pub(crate) fn keys() -> Vec<(&'static str, RowId<'static>)> {
         ("key-note-copy-position", RowId::Note(NoteId::CopyPosition { migration: 41 })),
         ("key-note-quarantine", quarantine_row()),
         ("key-note-closed", RowId::Note(NoteId::Closed)),
+        ("key-note-move", RowId::Note(NoteId::Move { instance: ID })),
     ]
 }
 
@@ -148,7 +160,7 @@ fn instances() -> [(&'static str, InstanceRecord); 2] {
     [("record-instance-live", live), ("record-instance-ended", ended)]
 }
 
-fn steps() -> [(&'static str, StepRecord); 4] {
+fn steps() -> [(&'static str, StepRecord); 5] {
     let first = |failure: &str| Assignment {
         worker: "w1".to_owned(),
         token: Token { incarnation: 4, counter: 17 },
@@ -163,25 +175,34 @@ fn steps() -> [(&'static str, StepRecord); 4] {
         until_ms: 1_790_000_000_800,
         failure: None,
     };
+    let retry = RetryRecord { first_ms: 1000, most_ms: 60_000, attempts: 3, within_ms: 3_600_000 };
     let step = |state, history, result: &[u8], revision| StepRecord {
         state,
         queue: "q".to_owned(),
         input: b"{\"n\":1}".to_vec(),
+        saved: Vec::new(),
         result: result.to_vec(),
-        max_attempts: 3,
+        retry,
+        counted_from: 0,
+        counted_ms: 1_790_000_000_250,
         history,
         revision,
     };
-    let ready = StepState::Ready { at_ms: 1_790_000_000_600 };
+    let waiting = step(StepState::Waiting { parents: 2 }, vec![], b"", 1);
+    let ready = step(StepState::Ready { at_ms: 1_790_000_000_600 }, vec![first("exit 1")], b"", 3);
+    // It was decided once already to try it again.
+    let since = StepState::NeedsDecision { since_ms: 1_790_000_000_900 };
+    let undecided = step(since, vec![first("exit 1"), first("exit 2")], b"", 6);
     [
-        ("record-step-waiting", step(StepState::Waiting { parents: 2 }, vec![], b"", 1)),
-        ("record-step-ready", step(ready, vec![first("exit 1")], b"", 3)),
+        ("record-step-waiting", StepRecord { counted_ms: 0, ..waiting }),
+        ("record-step-ready", StepRecord { saved: b"1 of 2".to_vec(), ..ready }),
+        ("record-step-undecided", StepRecord { counted_from: 1, counted_ms: 1_790_000_000_650, ..undecided }),
         ("record-step-completed", step(StepState::Completed, vec![first("exit 1"), second], b"ok", 5)),
         ("record-step-failed", step(StepState::Failed, vec![first("")], b"", 2)),
     ]
 }
 
-fn notes() -> [(&'static str, NoteRecord); 3] {
+fn notes() -> [(&'static str, NoteRecord); 4] {
     let replace = NoteRecord::Replace {
         old: OLD,
         old_store: StoreId(2),
@@ -195,6 +216,7 @@ fn notes() -> [(&'static str, NoteRecord); 3] {
         ("record-note-gap", NoteRecord::Gap),
         ("record-note-replace", replace),
         ("record-note-copy-position", position),
+        ("record-note-move", NoteRecord::Move { to: StoreId(4), at_ms: 1_790_000_000_950 }),
     ]
 }
 
@@ -208,7 +230,7 @@ pub(crate) fn stable_tenant() -> TenantRecord {
         status: Status::stable(1, StoreId(3)),
         entered_ms: 1_790_000_000_000,
         migration: None,
-        last: None,
+        ended: Vec::new(),
         retire: vec![],
         retention: RETENTION,
         scopes: vec![],
@@ -250,8 +272,16 @@ pub(crate) fn migrating_tenant() -> TenantRecord {
             dwell_ms: [0, 3000, 0, 3000, 0, 0, 3000],
             abandon: false,
             started_ms: 1_790_000_000_600,
+            move_older_ms: Some(5000),
+            move_rate: 1000,
+            run: Some(RunId { id: "upgrade".to_owned(), attempt: "2".to_owned() }),
         }),
-        last: Some(EndedMigration { id: 2, outcome: Outcome::Cancelled, at_ms: 1_790_000_000_200 }),
+        ended: vec![EndedMigration {
+            id: 2,
+            run: None,
+            outcome: Outcome::Cancelled,
+            at_ms: 1_790_000_000_200,
+        }],
         retire: vec![StoreId(1), StoreId(2)],
         retention: RETENTION,
         scopes: vec![("orders".to_owned(), Retention { instance_ms: 1000, key_ms: 2000, request_ms: 3000 })],
@@ -289,6 +319,43 @@ pub(crate) fn catalog() -> CatalogRecord {
         retired: false,
     };
     CatalogRecord { stores: vec![retired, used], next_tenant: 8 }
+}
+
+pub(crate) fn access() -> AccessRecord {
+    let seat =
+        |runner: &str, access, epoch, since_ms| Seat { runner: runner.to_owned(), access, epoch, since_ms };
+    AccessRecord {
+        tenant: TenantId(7),
+        epoch: 5,
+        seats: vec![
+            seat("gone", Access::Terminated, 3, 1_790_000_000_300),
+            seat("o\0ld", Access::Deactivated, 5, 1_790_000_000_900),
+            seat("new", Access::Primary, 5, 1_790_000_000_900),
+        ],
+        handover: Some(HandoverRecord {
+            id: 4,
+            from: Some("o\0ld".to_owned()),
+            to: "new".to_owned(),
+            phase: HandoverPhase::Flip,
+            flip_at_ms: Some(1_790_000_000_800),
+            patience_ms: 5000,
+            earlier: vec![
+                seat("o\0ld", Access::Primary, 1, 1_790_000_000_100),
+                seat("new", Access::Standby, 2, 1_790_000_000_200),
+            ],
+            started_ms: 1_790_000_000_700,
+        }),
+        journal: AccessLine {
+            seq: 9,
+            epoch: 5,
+            at_ms: 1_790_000_000_900,
+            who: "driver".to_owned(),
+            handover: 4,
+            step: 4,
+            runner: "new".to_owned(),
+            why: "durable".to_owned(),
+        },
+    }
 }
 
 pub(crate) const fn engine() -> EngineRecord {

@@ -13,6 +13,7 @@
     reason = "part of a test, shared between a test and a fuzz target"
 )]
 
+mod deciding;
 mod disks;
 mod look;
 pub mod ops;
@@ -32,10 +33,14 @@ pub struct Seen {
     pub launched: u64,
     /// Changes of a status.
     pub moves: u64,
+    /// Instances that were moved.
+    pub relocated: u64,
     /// Calls of a store that failed.
     pub faults: u64,
     /// Times that the engine was opened.
     pub openings: u64,
+    /// Decisions that were made.
+    pub decided: u64,
     /// Operations after which several worlds were possible.
     pub in_doubt: u64,
 }

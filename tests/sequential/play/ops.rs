@@ -1,6 +1,10 @@
 //! What is done to an engine, as plain values, and how any bytes are read as a run of them.
 
-use cutover::{Completion, ConflictPolicy, Ending, Hold, Launch, NewStep, ReusePolicy};
+use std::time::Duration;
+
+use cutover::{
+    Again, Completion, ConflictPolicy, Decision, Ending, Hold, Launch, NewStep, Retry, ReusePolicy,
+};
 
 /// Most operations of one run: many short ones find more than few long ones.
 const MOST: usize = 120;
@@ -12,6 +16,8 @@ pub struct Setup {
     pub buffered: bool,
     /// Which of the retentions in `world.rs` the tenants have.
     pub retention: u8,
+    /// What is in a store that is being left is moved as soon as that can be asked for.
+    pub moving: bool,
 }
 
 /// A launch in small numbers: few names, so that meetings are common.
@@ -54,8 +60,13 @@ const fn step(name: &'static str, queue: &'static str, parents: u32, attempts: u
     StepShape { name, queue, parents, attempts, input: name.as_bytes() }
 }
 
+/// The first and the longest pause before a step is tried again, and the time within which it is, in milliseconds.
+pub const PAUSES: (u64, u64) = (100, 150);
+/// See [`PAUSES`].
+pub const WITHIN: u64 = 1_000;
+
 /// The queues.
-pub const QUEUES: [&str; 2] = ["q0", "q1"];
+pub const QUEUES: [(&str, u64); 2] = [("q0", 10_000), ("q1", 300)];
 
 /// The first steps of a launch of this shape. No two shapes are the same.
 pub fn first_steps(shape: u8) -> Vec<StepShape> {
@@ -128,12 +139,18 @@ pub enum Op {
     QueryKey(u8, u8),
     /// List everything, so many a page: tenant, filter, limit.
     List(u8, u8, u8),
-    /// Claim: tenant, queue, length of the lease in milliseconds.
-    Claim(u8, u8, u64),
+    /// Claim: tenant, queue.
+    Claim(u8, u8),
     /// Complete a task: which, what comes next.
     Complete(u8, u8),
     /// Fail a task: which, when to try again.
-    Fail(u8, Option<u64>),
+    Fail(u8, Again),
+    /// Save the state of a task: which, what.
+    Save(u8, u8),
+    /// Decide about a step that waits for it, if there is one: tenant, which, whether it is tried again.
+    Decide(u8, u8, bool),
+    /// List all steps that wait for a decision, so many a page: tenant, limit.
+    Undecided(u8, u8),
     /// Renew the lease of a task: which.
     Beat(u8),
     /// End an instance: tenant, which, how.
@@ -148,6 +165,8 @@ pub enum Op {
     Start(u8, u8, u8),
     /// Another move: tenant, which.
     Move(u8, u8),
+    /// Move what is older than so many milliseconds: tenant, how old.
+    MoveStragglers(u8, u64),
     /// Hold or let go: tenant, where.
     Hold(u8, Hold, bool),
     /// Let the engine do so many steps.
@@ -191,7 +210,7 @@ impl Bytes<'_> {
 pub fn decode(bytes: &[u8]) -> (Setup, Vec<Op>) {
     let mut bytes = Bytes(bytes);
     let first = bytes.next();
-    let setup = Setup { buffered: first & 1 == 1, retention: (first >> 1) % 4 };
+    let setup = Setup { buffered: first & 1 == 1, retention: (first >> 1) % 4, moving: first & 8 == 8 };
     let mut ops = Vec::new();
     while !bytes.0.is_empty() && ops.len() < MOST {
         ops.push(op(&mut bytes));
@@ -204,16 +223,19 @@ fn op(bytes: &mut Bytes<'_>) -> Op {
     // One byte says which tenant, mostly the first, and which of its instances or names.
     let (tenant, which) = (u8::from(who % 8 == 7), who / 8);
     match kind {
-        0..=13 => Op::Launch(tenant, launching(bytes, which)),
+        0..=10 => Op::Launch(tenant, launching(bytes, which)),
+        11..=12 => Op::Decide(tenant, which, bytes.below(3) > 0),
+        13 if which % 4 == 0 => Op::Undecided(tenant, which / 4),
+        13 => Op::Save(bytes.below(3), which),
         14..=16 => Op::Define(tenant, which % 4, u8::from(bytes.below(8) == 0)),
         17 => Op::Definition(tenant, which % 4),
         18..=19 => Op::Query(tenant, which),
         20 => Op::QueryKey(tenant, which % 4),
         21 => Op::List(tenant, which, bytes.next()),
-        22..=26 => Op::Claim(tenant, which % 2, bytes.of(&[10_000, 300, 300, 0])),
+        22..=26 => Op::Claim(tenant, which % 2),
         27..=30 => Op::Complete(bytes.next(), which),
-        31..=32 => Op::Fail(bytes.next(), [None, Some(0), Some(250), Some(1000)][usize::from(which % 4)]),
-        33 => Op::Beat(who),
+        // Mostly a task that is still held: late reports are the business of completions.
+        31..=33 => Op::Fail(bytes.below(3), again(which)),
         34..=36 => {
             let ending = [Ending::Completed, Ending::Completed, Ending::Failed, Ending::Terminated];
             Op::End(tenant, which, bytes.of(&ending))
@@ -222,9 +244,11 @@ fn op(bytes: &mut Bytes<'_>) -> Op {
         38 => Op::Terminate(tenant, which),
         39 => Op::Payloads(tenant, which),
         40..=41 => Op::Start(tenant, which % 4, bytes.next()),
-        42..=45 => Op::Move(tenant, which % 4),
+        42..=45 if which % 5 == 4 => Op::MoveStragglers(tenant, bytes.of(&[0, 0, 250, 1000])),
+        42..=45 => Op::Move(tenant, which % 5),
         46 => Op::Hold(tenant, bytes.of(&[Hold::Switch, Hold::Complete, Hold::All]), which.is_multiple_of(2)),
-        47..=52 => Op::Step(1 + which % 6),
+        47 => Op::Beat(who),
+        48..=52 => Op::Step(1 + which % 6),
         53 => Op::Drain,
         54..=57 => Op::Advance([1, 249, 250, 500, 1000, 5000][usize::from(which % 6)]),
         58..=60 => {
@@ -245,6 +269,15 @@ fn op(bytes: &mut Bytes<'_>) -> Op {
         }
         _ => Op::Remake(tenant),
     }
+}
+
+/// Whether a worker that fails asks for another attempt.
+pub fn again(which: u8) -> Again {
+    let after = |ms| Again::After(Duration::from_millis(ms));
+    // In time to the tick if it was ready just now, and a tick too late in any case.
+    let [in_time, late] = [after(WITHIN), after(WITHIN + 1)];
+    [Again::Never, after(0), Again::AsPlanned, in_time, after(250), Again::AsPlanned, late, late]
+        [usize::from(which % 8)]
 }
 
 fn launching(bytes: &mut Bytes<'_>, which: u8) -> Launching {
@@ -286,11 +319,9 @@ pub fn input(launching: &Launching) -> Vec<u8> {
 
 impl StepShape {
     fn build(&self) -> NewStep {
-        NewStep::new(self.name)
-            .queue(self.queue)
-            .parents(self.parents)
-            .max_attempts(self.attempts)
-            .input(self.input)
+        let [first, most, within] = [PAUSES.0, PAUSES.1, WITHIN].map(Duration::from_millis);
+        let retry = Retry { first, most, attempts: self.attempts, within };
+        NewStep::new(self.name).queue(self.queue).parents(self.parents).retry(retry).input(self.input)
     }
 }
 
@@ -299,7 +330,7 @@ impl Launching {
     pub fn build(&self) -> Launch {
         let mut launch = Launch::new(definition_name(self.definition), 1)
             .input(input(self))
-            .start_in(std::time::Duration::from_millis(self.delay))
+            .start_in(Duration::from_millis(self.delay))
             .on_conflict(self.conflict)
             .reuse(self.reuse);
         if let Some(which) = self.key {
@@ -313,6 +344,13 @@ impl Launching {
     }
 }
 
+/// What becomes of a step that waits for it.
+pub fn decision(again: bool) -> Decision {
+    if again { Decision::Retry } else { Decision::Abort { reason: HOPELESS.to_owned() } }
+}
+
+/// Why a step is given up.
+pub const HOPELESS: &str = "hopeless";
 /// What a completed step gives back.
 pub const RESULT: &[u8] = b"result";
 /// What its instance gives back if it was the last one.

@@ -2,14 +2,14 @@
 
 use std::fmt::Debug;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
 use cutover::files::MemoryFiles;
 use cutover::{
-    Durability, Engine, ErrorKind, Filter, Instance, InstanceId, Phase, Retention, Status, StoreSpec, Task,
-    Tenant, TenantOptions,
+    Durability, Engine, ErrorKind, Event, Filter, Gate, Heartbeats, Instance, InstanceId, Observer, Phase,
+    Retention, Status, StoreSpec, Task, Tenant, TenantOptions,
 };
 
 use super::Seen;
@@ -30,11 +30,13 @@ pub(super) struct Run {
     pub(super) setup: Setup,
     pub(super) disks: Disks,
     pub(super) clock: Arc<ManualClock>,
+    /// What the engine has told.
+    pub(super) events: Arc<Events>,
     /// Gone only while it is being opened again.
     pub(super) engine: Option<Engine>,
     pub(super) seats: [Seat; 2],
-    /// Every task that was ever given, with its tenant: reports may come late.
-    tasks: Vec<(usize, Task)>,
+    /// Every task that was ever given: reports may come late.
+    tasks: Vec<Held>,
     pub(super) now_ms: u64,
     /// The engine's time that runs: what it tells stands still until this one has caught up.
     pub(super) running_ms: u64,
@@ -45,6 +47,23 @@ pub(super) struct Run {
     fired: u64,
     pub(super) seen: Seen,
     trace: bool,
+}
+
+/// Keeps what the engine tells.
+#[derive(Default)]
+pub(super) struct Events(pub(super) Mutex<Vec<Event>>);
+
+impl Observer for Events {
+    fn on_event(&self, event: &Event) {
+        self.0.lock().unwrap().push(event.clone());
+    }
+}
+
+/// A task, its tenant, and the gate of its worker, who has nothing else; none any more after its engine or tenant has gone.
+struct Held {
+    seat: usize,
+    task: Task,
+    gate: Option<Gate>,
 }
 
 /// A tenant as the model sees it.
@@ -85,6 +104,7 @@ impl Run {
             setup,
             disks: Disks::default(),
             clock: Arc::new(ManualClock::at(BEGIN)),
+            events: Arc::default(),
             engine: None,
             seats: [seat(), seat()],
             tasks: Vec::new(),
@@ -104,12 +124,19 @@ impl Run {
 
     pub(super) fn try_open(&mut self) -> cutover::Result<Engine> {
         let durability = if self.setup.buffered { Durability::Buffered } else { Durability::Synced };
-        Engine::builder("/data")
+        let builder = Engine::builder("/data")
             .files(Arc::new(self.files.clone()))
             .durability(durability)
             .driver(Arc::new(self.disks.clone()))
             .clock(self.clock.clone())
-            .background(false)
+            .observer(self.events.clone())
+            .background(false);
+        ops::QUEUES
+            .into_iter()
+            .fold(builder, |builder, (queue, length_ms)| {
+                let lease = Duration::from_millis(length_ms);
+                builder.heartbeats_of(queue, Heartbeats { every: lease, intervals: 1 })
+            })
             .open()
     }
 
@@ -191,7 +218,8 @@ impl Run {
         };
         let at = At { now_ms: self.now_ms, mono_ms: self.mono_ms, struck: self.struck(), broken };
         let (mut worlds, mut complaints) = (Vec::new(), Vec::new());
-        for world in std::mem::take(&mut self.seats[seat].worlds) {
+        for mut world in std::mem::take(&mut self.seats[seat].worlds) {
+            world.expire(&at);
             match left(world, &at) {
                 Ok(left) => worlds.extend(left),
                 Err(complaint) => complaints.push(complaint),
@@ -222,9 +250,10 @@ impl Run {
 
     fn act(&mut self, op: &Op) {
         match *op {
-            Op::Claim(tenant, queue, length) => self.claim(usize::from(tenant), queue, length),
+            Op::Claim(tenant, queue) => self.claim(usize::from(tenant), queue),
             Op::Complete(task, next) => self.settle(task, Report::Done(next)),
-            Op::Fail(task, retry_in) => self.settle(task, Report::Failed(retry_in)),
+            Op::Fail(task, again) => self.settle(task, Report::Failed(again, next_random())),
+            Op::Save(task, state) => self.save(task, state),
             Op::Beat(task) => self.beat(task),
             Op::Step(times) => drop((0..times).map(|_| self.step()).collect::<Vec<_>>()),
             Op::Drain => self.drain(),
@@ -242,8 +271,11 @@ impl Run {
             | Op::Cancel(tenant, _)
             | Op::Terminate(tenant, _)
             | Op::Payloads(tenant, _)
+            | Op::Decide(tenant, ..)
+            | Op::Undecided(tenant, _)
             | Op::Start(tenant, ..)
             | Op::Move(tenant, _)
+            | Op::MoveStragglers(tenant, _)
             | Op::Hold(tenant, ..) => {
                 if let Some(of) = self.seats[usize::from(tenant)].tenant.clone() {
                     self.act_on(usize::from(tenant), &of, op);
@@ -303,12 +335,14 @@ impl Run {
                     world.payloads(place, &got, at)
                 });
             }
+            Op::Decide(_, which, again) => self.decide(seat, tenant, which, again),
+            Op::Undecided(_, limit) => self.undecided(seat, tenant, usize::from(limit % 4)),
             _ => self.steer(tenant, op),
         }
     }
 
     /// One of the instances that were launched, or one that never was.
-    fn id(&self, seat: usize, which: u8) -> InstanceId {
+    pub(super) fn id(&self, seat: usize, which: u8) -> InstanceId {
         let instances = self.seats[seat].worlds.first().map_or(&[][..], |world| &world.instances);
         let never = InstanceId::new(cutover::StoreId(1), BEGIN, u64::from(which));
         // The latest ones are the ones that live.
@@ -395,43 +429,54 @@ impl Run {
         }
     }
 
-    fn claim(&mut self, seat: usize, queue: u8, length_ms: u64) {
+    fn claim(&mut self, seat: usize, queue: u8) {
         let Some(tenant) = self.seats[seat].tenant.clone() else { return };
-        let queue = ops::QUEUES[usize::from(queue)];
-        let worker = tenant.worker("w").expect("a good name");
-        let got = worker.claim(queue, Duration::from_millis(length_ms), Duration::ZERO);
+        let (queue, length_ms) = ops::QUEUES[usize::from(queue)];
+        let gate = tenant.register("w").expect("a good name");
+        let got = gate.claim(queue, Duration::ZERO);
         self.show(&("claim", queue), &got);
         if let Ok(Some(task)) = &got {
             // I9 rests on this: a later lease has a higher token, whatever happened in between.
-            assert!(self.tasks.iter().all(|(_, earlier)| earlier.token < task.token), "{task:?}");
-            self.tasks.push((seat, task.clone()));
+            assert!(self.tasks.iter().all(|earlier| earlier.task.token < task.token), "{task:?}");
+            self.tasks.push(Held { seat, task: task.clone(), gate: Some(gate) });
         }
         self.judge(seat, Writes::Anywhere, |world, at| world.claim(queue, length_ms, &got, at));
     }
 
-    fn task(&self, which: u8) -> Option<(Tenant, usize, Task)> {
+    /// A task, and what its worker does with it. Without a gate he registers anew.
+    pub(super) fn with_task<T>(
+        &self,
+        which: u8,
+        act: impl FnOnce(&Gate, &Task) -> T,
+    ) -> Option<(usize, Task, T)> {
         let back = usize::from(which).checked_rem(self.tasks.len().min(8))?;
-        let (seat, task) = self.tasks.iter().rev().nth(back)?;
-        Some((self.seats[*seat].tenant.clone()?, *seat, task.clone()))
+        let Held { seat, task, gate } = self.tasks.iter().rev().nth(back)?;
+        let tenant = self.seats[*seat].tenant.as_ref()?;
+        let got = match gate {
+            Some(gate) => act(gate, task),
+            None => act(&tenant.register("w").expect("a good name"), task),
+        };
+        Some((*seat, task.clone(), got))
+    }
+
+    /// The tenants of these seats are gone, and with them whoever worked for them.
+    pub(super) fn forget_gates(&mut self, of: impl Fn(usize) -> bool) {
+        self.tasks.iter_mut().filter(|held| of(held.seat)).for_each(|held| held.gate = None);
     }
 
     fn settle(&mut self, which: u8, report: Report) {
-        let Some((tenant, seat, task)) = self.task(which) else { return };
-        let worker = tenant.worker("w").expect("a good name");
-        let got = match report {
-            Report::Done(next) => worker.complete(&task, ops::completion(next)),
-            Report::Failed(retry_in) => {
-                let retry_in = retry_in.map(Duration::from_millis);
-                worker.fail(&task, &cutover::Failure { reason: WHY.into(), retry_in })
-            }
-        };
+        let done = self.with_task(which, |gate, task| match report {
+            Report::Done(next) => gate.complete(task, ops::completion(next)),
+            Report::Failed(again, _) => gate.fail(task, &cutover::Failure { reason: WHY.into(), again }),
+        });
+        let Some((seat, task, got)) = done else { return };
         self.show(&(report, &task), &got);
         self.judge(seat, Writes::Anywhere, |world, at| world.settle(&task, report, &got, at));
     }
 
     fn beat(&mut self, which: u8) {
-        let Some((tenant, seat, task)) = self.task(which) else { return };
-        let got = tenant.worker("w").expect("a good name").heartbeat(&task);
+        let done = self.with_task(which, |gate, task| gate.heartbeat(task));
+        let Some((seat, task, got)) = done else { return };
         self.show(&("heartbeat", &task), &got);
         self.judge(seat, Writes::Nothing, |world, at| world.beat(&task, &got, at));
     }
@@ -448,6 +493,7 @@ impl Run {
         let Some(tenant) = self.seats[seat].tenant.clone() else { return };
         // Instances that were launched without an answer are seen here first.
         self.list(seat, &tenant, 0, 3);
+        self.undecided(seat, &tenant, 2);
         for which in 0..4 {
             self.definition(seat, &tenant, which);
             self.query_key(seat, &tenant, which);
@@ -456,6 +502,11 @@ impl Run {
         let ids: Vec<InstanceId> = instances.iter().filter_map(|one| one.id).collect();
         ids.into_iter().for_each(|id| self.query(seat, &tenant, id));
     }
+}
+
+/// The number that whoever in this thread asks next for a random one is given.
+fn next_random() -> u64 {
+    fastrand::Rng::with_seed(fastrand::get_seed()).u64(..)
 }
 
 /// Where an operation may write.

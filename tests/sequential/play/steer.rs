@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cutover::clock::Clock as _;
 use cutover::migration::phase;
-use cutover::{Engine, ErrorKind, Filter, Hold, MigrationOptions, Move, Phase, Tenant};
+use cutover::{Engine, ErrorKind, Event, Filter, Hold, InstanceId, MigrationOptions, Move, Phase, Tenant};
 
 use super::Seen;
 use super::ops::{DWELL, Gone, Op};
@@ -47,6 +47,15 @@ impl Run {
                     Err(err) => self.check_refusal(is_kind(&err, &[ErrorKind::IllegalMove]), &err),
                 }
             }
+            Op::MoveStragglers(_, older_ms) => {
+                let got = migration.move_stragglers(Duration::from_millis(older_ms));
+                self.show(op, &got);
+                let drains = matches!(phase, Phase::PostMigration | Phase::PostRollback);
+                match got {
+                    Ok(()) => assert!(drains, "moved in {phase}"),
+                    Err(err) => self.check_refusal(!drains && is_kind(&err, &[ErrorKind::IllegalMove]), &err),
+                }
+            }
             Op::Hold(_, hold, on) => {
                 let got = if on { migration.hold(hold) } else { migration.release(hold) };
                 self.show(op, &got);
@@ -73,14 +82,48 @@ impl Run {
             assert!(legal && status.epoch > before.epoch, "{before:?} became {status:?}");
             seat.status = Some(status);
             self.seen.moves += 1;
+            if self.setup.moving && matches!(status.phase, Phase::PostMigration | Phase::PostRollback) {
+                // If a store has failed it is not asked for.
+                drop(tenant.migration().move_stragglers(Duration::ZERO));
+            }
         }
     }
 
     pub(super) fn step(&mut self) -> bool {
         let more = self.engine().step().expect("it is open");
         self.observe();
+        self.moved();
         self.mended();
         more
+    }
+
+    /// What the engine has told of instances that it moved.
+    fn moved(&mut self) {
+        let mut on_the_way = None;
+        let events = std::mem::take(&mut *self.events.0.lock().unwrap());
+        for event in events {
+            let (tenant, id, there) = match event {
+                Event::Moving { tenant, instance } => (tenant, instance, false),
+                Event::Moved { tenant, instance, .. } => (tenant, instance, true),
+                _ => continue,
+            };
+            self.show(&tenant, &(id, there));
+            self.seen.relocated += u64::from(there);
+            let seat = usize::from(tenant != name(0));
+            self.seats[seat].worlds.iter_mut().for_each(|world| world.moved(id, there));
+            if let Some((seat, id)) = on_the_way.take().filter(|_| !there) {
+                self.lost_on_the_way(seat, id);
+            }
+            on_the_way = (!there).then_some((seat, id));
+        }
+        if let Some((seat, id)) = on_the_way {
+            self.lost_on_the_way(seat, id);
+        }
+    }
+
+    fn lost_on_the_way(&mut self, seat: usize, id: InstanceId) {
+        assert!(self.struck() || self.disks.is_broken(None), "the move of {id} failed");
+        self.seats[seat].worlds.iter_mut().for_each(|world| world.lost_on_the_way(id));
     }
 
     /// Steps until nothing is left to do right now. Then everything that is due has been collected, if nothing stood in the way.
@@ -117,6 +160,7 @@ impl Run {
         let gone = if self.setup.buffered && gone == Gone::PowerCut { Gone::Killed } else { gone };
         let Some(engine) = self.engine.take() else { return };
         self.seats.iter_mut().for_each(|seat| seat.tenant = None);
+        self.forget_gates(|_| true);
         let orderly = gone == Gone::Closed && self.close(&engine);
         self.disks.crash(gone);
         if gone != Gone::Closed {
@@ -188,6 +232,7 @@ impl Run {
         self.show(&("delete", seat), &got);
         self.seats[seat].tenant = None;
         self.seats[seat].status = None;
+        self.forget_gates(|of| of == seat);
         match got {
             Ok(()) => {
                 self.seats[seat].worlds.clear();
@@ -260,5 +305,11 @@ fn options(bits: u8) -> MigrationOptions {
     };
     [(4, Phase::PreMigration), (5, Phase::Migration), (6, Phase::PostMigration), (7, Phase::RollingBack)]
         .into_iter()
-        .fold(MigrationOptions::default().hold_switch(bits & 3 == 3).hold_complete(bits & 12 == 12), dwell)
+        .fold(
+            MigrationOptions::default()
+                .move_rate(0)
+                .hold_switch(bits & 3 == 3)
+                .hold_complete(bits & 12 == 12),
+            dwell,
+        )
 }

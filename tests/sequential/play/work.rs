@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use cutover::{Beat, Ending, ErrorKind, Result, Settled, Task};
+use cutover::{Again, Beat, Ending, ErrorKind, Result, Settled, Task};
 
 use super::ops::{self, StepShape};
 use super::world::{At, Lease, Left, One, Step, StepState, World, of_the_world};
@@ -12,8 +12,8 @@ use super::world::{At, Lease, Left, One, Step, StepState, World, of_the_world};
 pub enum Report {
     /// It is done; what comes next, as in [`ops::next_steps`].
     Done(u8),
-    /// It failed; when to try again.
-    Failed(Option<u64>),
+    /// It failed; when to try again, and the random number that decides about the pause.
+    Failed(Again, u64),
 }
 
 /// A claim and its answer.
@@ -33,19 +33,39 @@ impl Step {
             state,
             queue: shape.queue.to_owned(),
             input: shape.input.to_vec(),
+            saved: Vec::new(),
             attempts: 0,
             max_attempts: shape.attempts,
+            failed: 0,
+            counted_ms: match state {
+                StepState::Ready(at_ms) => at_ms,
+                _ => 0,
+            },
             lease: None,
             hidden: false,
         }
     }
 }
 
+impl Step {
+    /// How long it pauses after a failure: twice as long each time, between half of that and all of it, within its time.
+    fn pause(&self, now_ms: u64, random: u64) -> u64 {
+        let pause = (1..self.failed).fold(ops::PAUSES.0, |pause, _| pause * 2).min(ops::PAUSES.1);
+        let (least, left) = (pause.div_ceil(2), (self.counted_ms + ops::WITHIN).saturating_sub(now_ms));
+        let most = pause.min(left).max(least);
+        least + (u128::from(random) * u128::from(most - least + 1) / (1 << 64)) as u64
+    }
+}
+
 impl World {
-    pub fn claim(mut self, queue: &str, length_ms: u64, got: &Result<Option<Task>>, at: &At) -> Left {
+    /// Leases that are over by now are over, whatever is asked.
+    pub fn expire(&mut self, at: &At) {
         for step in self.instances.iter_mut().flat_map(|one| one.steps.values_mut()) {
             step.lease = step.lease.filter(|lease| at.mono_ms < lease.until_ms);
         }
+    }
+
+    pub fn claim(self, queue: &str, length_ms: u64, got: &Result<Option<Task>>, at: &At) -> Left {
         if let Err(err) = got
             && !(of_the_world(err) && (at.excused() || self.in_doubt()))
         {
@@ -162,6 +182,7 @@ impl World {
             && task.step == name
             && task.queue == step.queue
             && task.input == step.input
+            && task.saved == step.saved
             && task.attempt == step.attempts + 1
             && task.definition == ops::definition_name(one.launching.definition)
             && task.version == 1
@@ -171,13 +192,13 @@ impl World {
     }
 
     /// The step of a task, if whoever has the task still holds it.
-    fn held_by(&mut self, task: &Task, at: &At) -> Option<usize> {
+    pub(super) fn held_by(&mut self, task: &Task) -> Option<usize> {
         let place = self.place(task.instance, |_| false)?;
         let lease = self.instances[place].steps.get(&task.step)?.lease?;
-        (lease.token == task.token && at.mono_ms < lease.until_ms).then_some(place)
+        (lease.token == task.token).then_some(place)
     }
 
-    fn step_of(&mut self, task: &Task) -> Option<&mut Step> {
+    pub(super) fn step_of(&mut self, task: &Task) -> Option<&mut Step> {
         let place = self.place(task.instance, |_| false)?;
         self.instances[place].steps.get_mut(&task.step)
     }
@@ -187,7 +208,7 @@ impl World {
     }
 
     /// Whether an operation on the instance of a task had an unknown outcome. Its leases are let go of, or not, when it is known.
-    fn in_doubt_about(&mut self, task: &Task) -> bool {
+    pub(super) fn in_doubt_about(&mut self, task: &Task) -> bool {
         self.place(task.instance, |_| false).is_some_and(|place| self.instances[place].doubtful)
     }
 
@@ -195,36 +216,37 @@ impl World {
         if let Ok(beat) = got
             && self.in_doubt_about(task)
         {
-            if *beat != Beat::Stale
+            if !matches!(beat, Beat::Refused(_))
                 && let Some(lease) = self.lease_of(task)
             {
                 lease.until_ms = at.mono_ms + lease.length_ms;
             }
             return Ok(vec![self]);
         }
-        let due = match self.held_by(task, at) {
-            None => Beat::Stale,
+        let due = match self.held_by(task) {
+            None => None,
             Some(place) => {
                 let one = &mut self.instances[place];
                 if let Some(lease) = one.steps.get_mut(&task.step).and_then(|step| step.lease.as_mut()) {
                     lease.until_ms = at.mono_ms + lease.length_ms;
                 }
-                if one.cancel_requested { Beat::CancelRequested } else { Beat::Renewed }
+                Some(if one.cancel_requested { Beat::CancelRequested } else { Beat::Renewed })
             }
         };
         match got {
-            Ok(beat) if *beat == due => Ok(vec![self]),
+            Ok(Beat::Refused(_)) if due.is_none() => Ok(vec![self]),
+            Ok(beat) if Some(*beat) == due => Ok(vec![self]),
             _ => Err(format!("the heartbeat was answered {got:?} and not {due:?}")),
         }
     }
 
     pub fn settle(mut self, task: &Task, report: Report, got: &Result<Settled>, at: &At) -> Left {
         let doubted = match got {
-            Ok(answer) => matches!(answer, Settled::Stale { .. }),
+            Ok(answer) => matches!(answer, Settled::Refused(_)),
             Err(err) => of_the_world(err),
         };
-        let may_have_happened = matches!(got, Err(err) if err.kind() == ErrorKind::Indeterminate)
-            && self.held_by(task, at).is_some();
+        let may_have_happened =
+            matches!(got, Err(err) if err.kind() == ErrorKind::Indeterminate) && self.held_by(task).is_some();
         if doubted && !may_have_happened && self.in_doubt_about(task) {
             // It may have been over, or be over by this report, which came after one that had happened.
             let mut over = self.clone();
@@ -234,9 +256,9 @@ impl World {
             }
             return Ok(vec![self]);
         }
-        let Some(place) = self.held_by(task, at) else {
+        let Some(place) = self.held_by(task) else {
             return match got {
-                Ok(Settled::Stale { .. }) => Ok(vec![self]),
+                Ok(Settled::Refused(_)) => Ok(vec![self]),
                 _ => Err(format!("a lease that is over was answered {got:?}")),
             };
         };
@@ -274,7 +296,7 @@ impl World {
     fn report(&mut self, place: usize, name: &str, report: Report, now_ms: u64) -> Option<Option<Ending>> {
         match report {
             Report::Done(next) => self.done(place, name, next, now_ms),
-            Report::Failed(retry_in) => Some(self.failed(place, name, retry_in, now_ms)),
+            Report::Failed(again, random) => Some(self.failed(place, name, (again, random), now_ms)),
         }
     }
 
@@ -293,6 +315,7 @@ impl World {
         let held = one.held();
         let step = one.steps.get_mut(name)?;
         (step.state, step.lease, step.attempts) = (StepState::Completed, None, step.attempts + 1);
+        step.saved.clear();
         one.open_steps -= 1;
         let (left, stopping) = (one.open_steps, one.cancel_requested);
         Some(if left == 0 {
@@ -306,21 +329,38 @@ impl World {
         })
     }
 
-    fn failed(&mut self, place: usize, name: &str, retry_in: Option<u64>, now_ms: u64) -> Option<Ending> {
+    fn failed(
+        &mut self,
+        place: usize,
+        name: &str,
+        (again, random): (Again, u64),
+        now_ms: u64,
+    ) -> Option<Ending> {
         let one = &mut self.instances[place];
         let step = one.steps.get_mut(name)?;
         step.attempts += 1;
+        step.failed += 1;
         step.lease = None;
-        let again = step.attempts < step.max_attempts && !one.cancel_requested;
-        if let Some(delay) = retry_in.filter(|_| again) {
-            step.state = StepState::Ready(now_ms + delay);
-            return None;
+        let pause = match again {
+            Again::After(pause) => pause.as_millis() as u64,
+            Again::AsPlanned => step.pause(now_ms, random),
+            Again::Never => return Some(self.failed_for_good(place, name, WHY, now_ms)),
+        };
+        if one.cancel_requested {
+            return Some(self.failed_for_good(place, name, WHY, now_ms));
         }
-        step.state = StepState::Failed;
+        let over = step.failed >= step.max_attempts || now_ms + pause > step.counted_ms + ops::WITHIN;
+        step.state = if over { StepState::NeedsDecision(now_ms) } else { StepState::Ready(now_ms + pause) };
+        None
+    }
+
+    pub(super) fn failed_for_good(&mut self, place: usize, name: &str, why: &str, now_ms: u64) -> Ending {
+        let one = &mut self.instances[place];
+        one.steps.get_mut(name).expect("it was failed").state = StepState::Failed;
         one.open_steps -= 1;
         let ending = if one.cancel_requested { Ending::Cancelled } else { Ending::Failed };
-        self.end(place, ending, &format!("step {name:?} failed: {WHY}"), &[], now_ms);
-        Some(ending)
+        self.end(place, ending, &format!("step {name:?} failed: {why}"), &[], now_ms);
+        ending
     }
 
     /// The input of an instance and the result of its step `a`.
@@ -373,6 +413,7 @@ impl One {
             Some(step) => {
                 if let StepState::Waiting(parents) = step.state {
                     step.state = ready(parents.saturating_sub(1));
+                    step.counted_ms = now_ms;
                 }
             }
         }

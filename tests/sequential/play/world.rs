@@ -111,8 +111,14 @@ pub struct Step {
     pub state: StepState,
     pub queue: String,
     pub input: Vec<u8>,
+    /// What was saved of it.
+    pub saved: Vec<u8>,
     pub attempts: u32,
     pub max_attempts: u32,
+    /// Failures that count.
+    pub failed: u32,
+    /// From when on its time counts.
+    pub counted_ms: u64,
     pub lease: Option<Lease>,
     /// It was met in its queue while its instance was to stop, and is not offered again.
     pub hidden: bool,
@@ -124,6 +130,7 @@ pub enum StepState {
     Ready(u64),
     Completed,
     Failed,
+    NeedsDecision(u64),
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -419,7 +426,7 @@ impl World {
         }
     }
 
-    fn unknown<T: std::fmt::Debug>(self, got: &Result<T>, at: &At) -> Left {
+    pub(super) fn unknown<T: std::fmt::Debug>(self, got: &Result<T>, at: &At) -> Left {
         match got {
             Err(err) if of_the_world(err) && (at.excused() || self.ghosts) => Ok(vec![self]),
             Err(err) if err.kind() == ErrorKind::NotFound => Ok(vec![self]),
@@ -481,6 +488,22 @@ impl World {
             }
         }
         self
+    }
+
+    /// An instance has set out for another store, which takes its steps from their workers; once it is there they are all offered again.
+    pub fn moved(&mut self, id: InstanceId, there: bool) {
+        let Some(place) = self.instances.iter().position(|one| one.id == Some(id)) else { return };
+        for step in self.instances[place].steps.values_mut() {
+            step.lease = None;
+            step.hidden &= !there;
+        }
+    }
+
+    /// It has set out and not arrived, because a store failed.
+    pub fn lost_on_the_way(&mut self, id: InstanceId) {
+        if let Some(place) = self.instances.iter().position(|one| one.id == Some(id)) {
+            self.doubt(place, self.instances[place].launching.key);
+        }
     }
 
     /// A store was opened again while the engine runs. What was to come may have come with it, and what was passed over in its queues

@@ -1,0 +1,240 @@
+//! The listening side: one port, for the time of one lease.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cutover_formats::limits::MAX_PAYLOAD;
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use sha2::{Digest as _, Sha256};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::sleep;
+
+use super::headers;
+use super::route::Route;
+use super::upstream::{HttpService, Outgoing};
+use super::{Holder, Target};
+use crate::error::{Error, ErrorKind, Result};
+use crate::service::signature::RequestDigest;
+use crate::service::{Service, call, random};
+
+/// Most connections to a port at a time; others wait. Each may have a request and an answer in memory.
+const MOST_CONNECTIONS: usize = 16;
+/// Shortest look at the lease, and how long a machine that takes no more connections is left alone.
+const MOMENT: Duration = Duration::from_millis(1);
+const WHILE: Duration = Duration::from_millis(20);
+
+/// What keeps out who was not told: only its digest, so that the time that a comparison takes says nothing of it.
+pub(super) struct Secret([u8; 32]);
+
+impl Secret {
+    /// A new one, and its text, which is kept nowhere.
+    pub(super) fn new() -> Result<(String, Self)> {
+        let bytes: [u8; 16] = random()?;
+        let text = format!("{:032x}", u128::from_be_bytes(bytes));
+        let secret = Self::of(&text);
+        Ok((text, secret))
+    }
+
+    fn of(text: &str) -> Self {
+        Self(Sha256::digest(text).into())
+    }
+
+    fn is(&self, text: &str) -> bool {
+        self.0 == Self::of(text).0
+    }
+}
+
+/// A port that is open.
+pub(super) struct Port {
+    listener: TcpListener,
+    told: watch::Receiver<bool>,
+    door: Arc<Door>,
+}
+
+/// What all of its connections need.
+struct Door {
+    secret: Secret,
+    services: BTreeMap<String, Target>,
+    holder: Arc<dyn Holder>,
+}
+
+impl Port {
+    pub(super) fn new(
+        listener: TcpListener,
+        secret: Secret,
+        services: BTreeMap<String, Target>,
+        holder: Arc<dyn Holder>,
+        told: watch::Receiver<bool>,
+    ) -> Self {
+        Self { listener, told, door: Arc::new(Door { secret, services, holder }) }
+    }
+
+    /// Serves until the lease is over or somebody says so. With this the port is gone, and so is what is under way on it.
+    pub(super) async fn serve(mut self) {
+        let mut connections = JoinSet::new();
+        while let Some(left) = self.door.holder.left() {
+            let has_room = connections.len() < MOST_CONNECTIONS;
+            tokio::select! {
+                () = async { drop(self.told.wait_for(|shut| *shut).await) } => break,
+                // Perhaps it was renewed.
+                () = sleep(left.max(MOMENT)) => {}
+                Some(_) = connections.join_next() => {}
+                accepted = self.listener.accept(), if has_room => match accepted {
+                    Ok((stream, _)) => {
+                        connections.spawn(Arc::clone(&self.door).connection(stream));
+                    }
+                    // The process may have too many files open: not for us to end it.
+                    Err(_) => sleep(WHILE).await,
+                },
+            }
+        }
+        // First nobody comes in any more.
+        drop(self.listener);
+        connections.shutdown().await;
+    }
+}
+
+/// An answer of the port itself.
+struct Refused(StatusCode, String);
+
+impl Refused {
+    fn new(status: StatusCode, why: impl Into<String>) -> Self {
+        Self(status, why.into())
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(err: Error) -> Self {
+        let status = match err.kind() {
+            // The tenant may have been deleted.
+            ErrorKind::LeaseExpired | ErrorKind::NotFound => StatusCode::GONE,
+            ErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            ErrorKind::InvalidInput => StatusCode::BAD_REQUEST,
+            ErrorKind::Service => StatusCode::BAD_GATEWAY,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(status, err.to_string())
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Door {
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
+        let answer = service_fn(|request| {
+            let door = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(door.answer(request).await) }
+        });
+        // A child that breaks off, or speaks something else, is its own affair.
+        drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await);
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        self.answer_or_refuse(request).await.unwrap_or_else(|Refused(status, why)| {
+            let mut answer = Response::new(Full::new(Bytes::from(why)));
+            *answer.status_mut() = status;
+            let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+            answer.headers_mut().insert(header::CONTENT_TYPE, plain);
+            // What was not read of the request is not read as another one.
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            answer
+        })
+    }
+
+    async fn answer_or_refuse(&self, request: Request<Incoming>) -> Result<Answer, Refused> {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+        let route = Route::read(path).filter(|route| self.secret.is(route.secret));
+        // Who was not told the secret is told nothing.
+        let route = route.ok_or_else(|| Refused::new(StatusCode::NOT_FOUND, ""))?;
+        let name = route.service.as_str();
+        let target = self.services.get(name).ok_or_else(|| {
+            Refused::new(StatusCode::FORBIDDEN, format!("the step may not call a service {name:?}"))
+        })?;
+        match target {
+            Target::InProcess(service) => {
+                if parts.method != Method::POST {
+                    let why = format!("the service {name:?} is called with POST");
+                    return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, why));
+                }
+                let answer = self.call(name, Arc::clone(service), whole(body).await?).await?;
+                self.still_holds()?;
+                let mut answer = Response::new(Full::new(Bytes::from(answer)));
+                let bytes = HeaderValue::from_static("application/octet-stream");
+                answer.headers_mut().insert(header::CONTENT_TYPE, bytes);
+                Ok(answer)
+            }
+            Target::Http(service) => {
+                if !route.stays_below() {
+                    return Err(Refused::new(StatusCode::BAD_REQUEST, "the path leads out of the service"));
+                }
+                let outgoing = Outgoing {
+                    target: service.target(route.rest),
+                    headers: headers::of_request(&parts.headers),
+                    method: parts.method,
+                    body: whole(body).await?,
+                };
+                let answer = self.forward(name, service, outgoing).await?;
+                self.still_holds()?;
+                Ok(answer.map(Full::new))
+            }
+        }
+    }
+
+    async fn call(&self, name: &str, service: Arc<dyn Service>, request: Bytes) -> Result<Vec<u8>> {
+        let (name, holder) = (name.to_owned(), Arc::clone(&self.holder));
+        beside(move || {
+            // It may have waited for its turn, so the lease is looked at only here.
+            let admitted = holder.admit(RequestDigest::of(&request))?;
+            call(&name, &*service, &admitted.signed, &request)
+        })
+        .await
+    }
+
+    async fn forward(
+        &self,
+        name: &str,
+        service: &HttpService,
+        outgoing: Outgoing,
+    ) -> Result<Response<Bytes>> {
+        let digest = RequestDigest::of_http(outgoing.method.as_str(), &outgoing.target, &outgoing.body);
+        let holder = Arc::clone(&self.holder);
+        let admitted = beside(move || holder.admit(digest)).await?;
+        service.exchange(name, &admitted, outgoing).await
+    }
+
+    /// The same look as after a call through the gate: the service has answered, and the child cannot go on all the same.
+    fn still_holds(&self) -> Result<(), Refused> {
+        let over = || Refused::new(StatusCode::GONE, "the lease ended during the call");
+        self.holder.left().map(drop).ok_or_else(over)
+    }
+}
+
+async fn whole(body: Incoming) -> Result<Bytes, Refused> {
+    Limited::new(body, MAX_PAYLOAD).collect().await.map(|body| body.to_bytes()).map_err(|err| {
+        if err.is::<LengthLimitError>() {
+            let why = format!("the request has more than {MAX_PAYLOAD} bytes");
+            return Refused::new(StatusCode::PAYLOAD_TOO_LARGE, why);
+        }
+        Refused::new(StatusCode::BAD_REQUEST, "the request broke off")
+    })
+}
+
+/// Does what may wait on a thread beside the one that serves all ports.
+async fn beside<T: Send + 'static>(act: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match spawn_blocking(act).await {
+        Ok(done) => done,
+        Err(err) if err.is_panic() => Err(Error::new(ErrorKind::Panicked, "a call to a service panicked")),
+        Err(_) => Err(Error::new(ErrorKind::Unavailable, "the engine is closed")),
+    }
+}
