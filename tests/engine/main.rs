@@ -64,3 +64,4 @@ mod steps;
 mod swept;
 mod tenants;
 mod waves;
+mod zombies;

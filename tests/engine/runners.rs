@@ -38,14 +38,19 @@ impl Machine {
 
     /// The process dies here, and power with it; what is left is opened by another one.
     pub(crate) fn crash(self, engine: Engine) -> (Self, Engine) {
+        let again = self.die(engine);
+        let engine = again.open();
+        (again, engine)
+    }
+
+    /// The process dies here, and power with it.
+    pub(crate) fn die(self, engine: Engine) -> Self {
         self.faults.die();
         self.disks.paths().iter().for_each(|path| self.disks.kill(path));
         drop(engine.close(LONG));
         drop(engine);
         self.files.power_cut();
-        let again = Self { faults: Faults::new(), ..self };
-        let engine = again.open();
-        (again, engine)
+        Self { faults: Faults::new(), ..self }
     }
 }
 
