@@ -7,13 +7,13 @@ mod launcher;
 mod runners;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use cutover::{Engine, Tenant};
+use cutover::{Engine, InstanceId, Task, Tenant};
 use parking_lot::Mutex;
 
 use self::board::Board;
@@ -55,6 +55,8 @@ pub(crate) struct Site {
     next_launch: AtomicU64,
     started: AtomicU64,
     steps: AtomicU64,
+    /// Steps of which a worker froze.
+    stalled: Mutex<HashSet<(InstanceId, String)>>,
     idle_launchers: AtomicU32,
     no_launches: AtomicBool,
     no_work: AtomicBool,
@@ -86,6 +88,7 @@ impl Site {
             next_launch: AtomicU64::new(0),
             started: AtomicU64::new(0),
             steps: AtomicU64::new(0),
+            stalled: Mutex::default(),
             idle_launchers: AtomicU32::new(0),
             no_launches: AtomicBool::new(false),
             no_work: AtomicBool::new(false),
@@ -116,6 +119,11 @@ impl Site {
     /// Why the run cannot go on, if it cannot.
     pub(crate) fn check(&self) -> Result<()> {
         self.failure.lock().clone().map_or(Ok(()), Err)
+    }
+
+    /// Whether nobody froze over this step before: once is enough, and a run ends however many do.
+    fn stalls_first(&self, task: &Task) -> bool {
+        self.stalled.lock().insert((task.instance, task.step.clone()))
     }
 
     fn given_up(&self) -> bool {

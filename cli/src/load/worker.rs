@@ -1,6 +1,10 @@
 //! Workers: they claim steps whose parents are done, hold the lease as long as the task is said to run, and complete them. Each keeps the last
 //! tasks of long-lived instances that it met, under lease, until their time has come.
+//!
+//! One that freezes is left as it is, with its gate and what it holds, and its thread goes on as another worker. When its lease has run out
+//! for certain it wakes up, and tries to go on. So freezing costs a thread no time.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,31 +31,45 @@ struct Hands<'s> {
     parked: Vec<(Task, Arc<Member>)>,
     /// When the leases of what is parked are renewed.
     next_beat: u64,
+    /// Who this thread was before, the one who wakes up first in front.
+    frozen: VecDeque<Frozen>,
+    options: WorkerOptions,
     rng: Rng,
     /// Its runner does not act any more: workers of another one do.
     replaced: bool,
 }
 
+/// A worker of whom nothing is heard.
+struct Frozen {
+    gate: Gate,
+    task: Task,
+    next: Vec<NewStep>,
+    wakes_at: u64,
+}
+
 /// Works until told to stop, or until its runner has handed the tenant over.
 pub(super) fn run(site: &Site, tenant: &Tenant, number: u16) {
     let options = WorkerOptions::new(format!("worker-{number}")).limit(usize::MAX);
-    let gate = match tenant.register(options) {
+    let gate = match tenant.register(options.clone()) {
         Ok(gate) => gate,
         Err(err) if is_replaced(&err) => return,
         Err(err) => return site.fail(err.into()),
     };
     let rng = Rng::with_seed(site.plan.seed ^ (site.clock.now() << 16) ^ u64::from(number) << 8);
-    let mut hands = Hands { site, gate, parked: Vec::new(), next_beat: 0, rng, replaced: false };
+    let (parked, frozen) = (Vec::new(), VecDeque::new());
+    let mut hands = Hands { site, gate, parked, next_beat: 0, frozen, options, rng, replaced: false };
     while !hands.replaced && !site.no_work.load(Ordering::Relaxed) && !site.given_up() {
-        match hands.gate.claim(QUEUE, WAIT) {
-            Ok(Some(task)) => hands.work(task),
+        match hands.gate.claim(QUEUE, hands.wait()) {
+            Ok(Some(task)) => hands.work(tenant, task),
             Ok(None) => {}
             Err(err) if err.kind() == ErrorKind::LeaseExpired => hands.begin_anew(),
             Err(err) => hands.trouble("claiming a step", &err),
         }
         hands.complete_parked();
         hands.renew_parked();
+        hands.wake_frozen();
     }
+    hands.wake_all();
 }
 
 /// Whether a worker is told that its runner does not act.
@@ -69,7 +87,7 @@ impl Hands<'_> {
         }
     }
 
-    fn work(&mut self, task: Task) {
+    fn work(&mut self, tenant: &Tenant, task: Task) {
         let site = self.site;
         let Some(workflow) = site.names.get(&task.definition).and_then(|place| site.workflows.get(*place))
         else {
@@ -85,8 +103,8 @@ impl Hands<'_> {
         if !self.hold_lease(&task, runtime * site.plan.time_scale) {
             return;
         }
-        if self.rng.f64() < site.plan.stall_rate {
-            return self.stall(&task, workflow, place);
+        if self.rng.f64() < site.plan.stall_rate && site.stalls_first(&task) {
+            return self.freeze(tenant, task, next_of(workflow, place));
         }
         let key = task.key.as_ref().map(|(_, key)| key.as_slice()).unwrap_or_default();
         // A launch whose answer was an error is in no fleet; its steps are done like all others.
@@ -118,29 +136,64 @@ impl Hands<'_> {
         true
     }
 
-    /// Freezes until its lease has run out, and then goes on as if nothing had been.
-    fn stall(&mut self, task: &Task, workflow: &Workflow, place: usize) {
-        let site = self.site;
-        std::thread::sleep(site.plan.heartbeats().lease() + STALL);
+    /// The worker is not heard of any more; the thread goes on as another one, and what was parked goes to others.
+    fn freeze(&mut self, tenant: &Tenant, task: Task, next: Vec<NewStep>) {
+        let wakes_at = self.site.clock.now() + micros(self.site.plan.heartbeats().lease() + STALL);
+        match tenant.register(self.options.clone()) {
+            Ok(gate) => {
+                let gate = std::mem::replace(&mut self.gate, gate);
+                self.parked.clear();
+                self.frozen.push_back(Frozen { gate, task, next, wakes_at });
+            }
+            Err(err) => self.trouble("registering", &err),
+        }
+    }
+
+    /// How long it may wait for a step.
+    fn wait(&self) -> Duration {
+        let wakes_at = self.frozen.front().map(|frozen| frozen.wakes_at);
+        wakes_at.map_or(WAIT, |at| Duration::from_micros(at.saturating_sub(self.site.clock.now())).min(WAIT))
+    }
+
+    fn wake_frozen(&mut self) {
+        while self.frozen.front().is_some_and(|frozen| frozen.wakes_at <= self.site.clock.now()) {
+            self.frozen.pop_front().into_iter().for_each(|frozen| self.wake(frozen));
+        }
+    }
+
+    /// Whoever is frozen is heard of once more, also after the last step.
+    fn wake_all(&mut self) {
+        while let Some(frozen) = self.frozen.pop_front() {
+            let left = frozen.wakes_at.saturating_sub(self.site.clock.now());
+            std::thread::sleep(Duration::from_micros(left));
+            self.wake(frozen);
+        }
+    }
+
+    /// Its lease has run out, and it goes on as if nothing had been.
+    fn wake(&self, frozen: Frozen) {
+        let Frozen { gate, task, next, .. } = frozen;
         let mut passed = Vec::new();
-        let result = Completion { result: Vec::new(), next: next_of(workflow, place), output: Vec::new() };
-        match self.gate.complete(task, result) {
-            Ok(Settled::Refused(_)) => {}
-            Err(err) if is_replaced(&err) => self.replaced = true,
-            other => passed.push(format!("its result: {other:?}")),
-        }
-        match self.gate.heartbeat(task) {
-            Ok(Beat::Refused(_)) => {}
-            Err(err) if is_replaced(&err) => self.replaced = true,
-            other => passed.push(format!("its heartbeat: {other:?}")),
-        }
-        match self.gate.claim(QUEUE, Duration::ZERO) {
-            Err(err) if err.kind() == ErrorKind::LeaseExpired => {}
-            Err(err) if is_replaced(&err) => self.replaced = true,
-            other => passed.push(format!("its claim: {other:?}")),
-        }
-        site.sink.put(Entry::Stalled { passed });
-        self.begin_anew();
+        let mut note = |what: &str, refused: bool, said: String| {
+            if !refused {
+                passed.push(format!("its {what}: {said}"));
+            }
+        };
+        // A runner that does not act any more is refused as such.
+        let gone = |err: &Error| is_replaced(err) || err.kind() == ErrorKind::LeaseExpired;
+        let result = gate.complete(&task, Completion { result: Vec::new(), next, output: Vec::new() });
+        let refused = result.as_ref().map_or_else(gone, |settled| matches!(settled, Settled::Refused(_)));
+        note("result", refused, format!("{result:?}"));
+        let beat = gate.heartbeat(&task);
+        let refused = beat.as_ref().map_or_else(gone, |beat| matches!(beat, Beat::Refused(_)));
+        note("heartbeat", refused, format!("{beat:?}"));
+        let claim = gate.claim(QUEUE, Duration::ZERO);
+        note(
+            "claim",
+            claim.as_ref().err().is_some_and(gone),
+            format!("{:?}", claim.map(|task| task.is_some())),
+        );
+        self.site.sink.put(Entry::Stalled { passed });
     }
 
     fn beat(&mut self, task: &Task) -> bool {
