@@ -145,7 +145,7 @@ pub(crate) struct MoveArgs {
     pub cancel_at: Option<Duration>,
     /// Move what was launched longer ago than this out of the store that is left, instead of waiting for it to end there;
     /// long-lived instances then live as long as the load
-    #[arg(long, value_name = "DUR", value_parser = duration)]
+    #[arg(long, value_name = "DUR", value_parser = duration, conflicts_with = "cancel_at")]
     pub move_stragglers: Option<Duration>,
     /// Kill the engine's process this many times at random moments and go on
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]

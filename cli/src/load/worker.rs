@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cutover::{
-    Beat, Completion, Ending, Error, ErrorKind, Gate, NewStep, Settled, Task, Tenant, WorkerOptions,
+    Beat, Completion, Ending, Error, ErrorKind, Failure, Gate, NewStep, Saved, Settled, Task, Tenant,
+    WorkerOptions,
 };
 use fastrand::Rng;
 
@@ -174,25 +175,20 @@ impl Hands<'_> {
     fn wake(&self, frozen: Frozen) {
         let Frozen { gate, task, next, .. } = frozen;
         let mut passed = Vec::new();
-        let mut note = |what: &str, refused: bool, said: String| {
-            if !refused {
-                passed.push(format!("its {what}: {said}"));
-            }
+        let mut note = |what: &str, refused: cutover::Result<bool>| match refused {
+            Ok(true) => {}
+            Ok(false) => passed.push(format!("its {what}")),
+            // A runner that does not act any more is refused as such.
+            Err(err) if is_replaced(&err) || err.kind() == ErrorKind::LeaseExpired => {}
+            Err(err) => passed.push(format!("its {what}: {err}")),
         };
-        // A runner that does not act any more is refused as such.
-        let gone = |err: &Error| is_replaced(err) || err.kind() == ErrorKind::LeaseExpired;
-        let result = gate.complete(&task, Completion { result: Vec::new(), next, output: Vec::new() });
-        let refused = result.as_ref().map_or_else(gone, |settled| matches!(settled, Settled::Refused(_)));
-        note("result", refused, format!("{result:?}"));
-        let beat = gate.heartbeat(&task);
-        let refused = beat.as_ref().map_or_else(gone, |beat| matches!(beat, Beat::Refused(_)));
-        note("heartbeat", refused, format!("{beat:?}"));
-        let claim = gate.claim(QUEUE, Duration::ZERO);
-        note(
-            "claim",
-            claim.as_ref().err().is_some_and(gone),
-            format!("{:?}", claim.map(|task| task.is_some())),
-        );
+        let settled = |settled| matches!(settled, Settled::Refused(_));
+        let result = Completion { result: Vec::new(), next, output: Vec::new() };
+        note("state", gate.save(&task, b"late").map(|saved| matches!(saved, Saved::Refused(_))));
+        note("failure", gate.fail(&task, &Failure::default()).map(settled));
+        note("result", gate.complete(&task, result).map(settled));
+        note("heartbeat", gate.heartbeat(&task).map(|beat| matches!(beat, Beat::Refused(_))));
+        note("claim", gate.claim(QUEUE, Duration::ZERO).map(|_| false));
         self.site.sink.put(Entry::Stalled { passed });
     }
 
