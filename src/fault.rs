@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use crate::files::Files;
 use crate::store::{Driver, Write};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, thread};
 
 /// What a step does.
@@ -128,6 +129,8 @@ pub struct Faults(Arc<State>);
 struct State {
     inner: Mutex<Inner>,
     released: Condvar,
+    /// Apart from the rest: a row is seen while a store is locked.
+    rows: AtomicU64,
 }
 
 #[derive(Default)]
@@ -209,6 +212,12 @@ impl Faults {
         self.0.inner.lock().reads
     }
 
+    /// How many rows the stores have shown to those who went over them.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.0.rows.load(Ordering::Relaxed)
+    }
+
     /// Whether the process has died.
     #[must_use]
     pub fn is_dead(&self) -> bool {
@@ -280,6 +289,10 @@ impl Faults {
                 if inner.dead { Way::Dead } else { Way::Well }
             }
         }
+    }
+
+    fn saw_row(&self) {
+        self.0.rows.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A step has failed, after what of it there was to be.

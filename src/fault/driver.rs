@@ -119,7 +119,12 @@ impl Store for FaultStore {
     }
 
     fn scan(&self, family: Family, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
-        self.read(|| self.inner.scan(family, from, to, visit))
+        self.read(|| {
+            self.inner.scan(family, from, to, &mut |key, value| {
+                self.faults.saw_row();
+                visit(key, value)
+            })
+        })
     }
 
     fn commit(&self, batch: &Batch, write: Write) -> Result<()> {

@@ -43,7 +43,7 @@ pub struct MigrationOptions {
     plan: Option<Plan>,
 }
 
-/// Most instances that are moved a second, unless told otherwise: their locks and commits leave room for everybody else's.
+/// Most instances and keys that are moved a second, unless told otherwise: their locks and commits leave room for everybody else's.
 const MOVE_RATE: u32 = 1000;
 
 impl MigrationOptions {
@@ -79,10 +79,11 @@ impl MigrationOptions {
         self
     }
 
-    /// Let [`Migration::move_stragglers`] move at most so many instances a second; 0 for no limit, 1,000 unless told otherwise.
+    /// Let [`Migration::move_stragglers`] move at most so many instances, and keys that have outlived theirs, a second; 0 for no limit, 1,000
+    /// unless told otherwise.
     #[must_use]
-    pub fn move_rate(mut self, instances_a_second: u32) -> Self {
-        self.move_rate = Some(instances_a_second);
+    pub fn move_rate(mut self, a_second: u32) -> Self {
+        self.move_rate = Some(a_second);
         self
     }
 
@@ -404,6 +405,7 @@ impl Migration {
         let retried = tenant.retry_quarantined()?;
         if retried.readable > 0 {
             control.drive.verified = false;
+            control.drive.pass = Pass::default();
             let why = format!("{} rows that had been set aside can be read again", retried.readable);
             transition::persist(tenant, &mut control, "operator", &why, |_| {})?;
         }
@@ -436,6 +438,7 @@ impl Migration {
         transition::persist(tenant, &mut control, "operator", &why, |_| {})?;
         tenant.drop_quarantined(entry)?;
         control.drive.verified = false;
+        control.drive.pass = Pass::default();
         tenant.shared.wake(Thread::Replicator);
         Ok(())
     }

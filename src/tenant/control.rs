@@ -83,6 +83,7 @@ impl Drive {
     pub(crate) fn as_of(&mut self, mends: u64) {
         if self.mends != mends {
             (self.copied, self.verified, self.mends) = (false, false, mends);
+            self.pass = Pass::default();
         }
     }
 }

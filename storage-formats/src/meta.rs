@@ -243,7 +243,7 @@ pub struct MigrationRecord {
     pub started_ms: u64,
     /// Move what was launched longer ago than this, in milliseconds, out of the store that is being left; `None` to let it end there.
     pub move_older_ms: Option<u64>,
-    /// Most instances moved a second; 0 for no limit.
+    /// Most instances and keys moved a second; 0 for no limit.
     pub move_rate: u32,
     /// Whose work it is, if it was asked for so.
     pub run: Option<RunId>,
