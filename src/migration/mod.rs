@@ -170,7 +170,8 @@ impl Migration {
     /// durable.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) if another run is under way, or this one to another store; [`InvalidInput`](ErrorKind::InvalidInput)
+    /// [`Conflict`](ErrorKind::Conflict) if another run is under way, or this one to another store or, after a [reverse](Self::reverse), back:
+    /// then it is to be asked for again when it is back, or reversed once more; [`InvalidInput`](ErrorKind::InvalidInput)
     /// for an id or attempt that is empty or longer than [`limits::MAX_NAME`]; or as [`start`](Self::start).
     pub fn run(&self, run: &RunId, target: StoreSpec, options: MigrationOptions) -> Result<Ran> {
         limits::check_name("the id of the run", &run.id)?;

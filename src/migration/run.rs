@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use cutover_formats::Role;
 use cutover_formats::meta::{EndedMigration, MigrationRecord, Outcome, RunId};
 
 /// What asking for a run came to.
@@ -29,7 +30,7 @@ pub(super) enum Verdict {
         anew: bool,
     },
     Skip(EndedMigration),
-    /// Another one is under way: which, in words.
+    /// Another one is under way, or this one on its way back: which, in words, and what can be done.
     Conflict(String),
 }
 
@@ -37,12 +38,19 @@ pub(super) enum Verdict {
 pub(super) fn judge(asked: &RunId, under_way: Option<&MigrationRecord>, ended: &[EndedMigration]) -> Verdict {
     if let Some(migration) = under_way {
         let number = migration.id;
-        return match &migration.run {
-            Some(run) if run.id == asked.id => Verdict::GoOn { number, anew: run.attempt != asked.attempt },
-            Some(run) => {
-                Verdict::Conflict(format!("migration {number}, run {:?}, attempt {:?}", run.id, run.attempt))
+        let Some(run) = &migration.run else {
+            return Verdict::Conflict(format!("migration {number}, which belongs to no run"));
+        };
+        let named = format!("migration {number}, run {:?}, attempt {:?}", run.id, run.attempt);
+        return match migration.goal {
+            Role::Target if run.id == asked.id => {
+                Verdict::GoOn { number, anew: run.attempt != asked.attempt }
             }
-            None => Verdict::Conflict(format!("migration {number}, which belongs to no run")),
+            // What it comes to is that it is taken back, so no other attempt is made of it.
+            Role::Initial if run.id == asked.id => Verdict::Conflict(format!(
+                "{named}, which is on its way back: ask again when it is back, or reverse it"
+            )),
+            _ => Verdict::Conflict(named),
         };
     }
     let mut earlier = ended.iter().rev().filter(|one| one.run.as_ref().is_some_and(|run| run.id == asked.id));
@@ -72,8 +80,6 @@ impl fmt::Display for Ran {
 
 #[cfg(test)]
 mod tests {
-    use cutover_formats::Role;
-
     use super::*;
 
     fn run(id: &str, attempt: &str) -> RunId {
@@ -143,5 +149,21 @@ mod tests {
             panic!("no conflict")
         };
         assert!(said.starts_with("migration 7"), "{said}");
+    }
+
+    #[test]
+    fn one_that_is_on_its_way_back_does_not_go_on_in_any_attempt() {
+        let back = MigrationRecord { goal: Role::Initial, ..under_way(Some(run("a", "1"))) };
+        for attempt in ["1", "2"] {
+            let Verdict::Conflict(said) = judge(&run("a", attempt), Some(&back), &[]) else {
+                panic!("it goes on")
+            };
+            assert!(
+                said.starts_with(r#"migration 7, run "a", attempt "1", which is on its way back"#),
+                "{said}"
+            );
+        }
+        let Verdict::Conflict(said) = judge(&run("b", "1"), Some(&back), &[]) else { panic!("no conflict") };
+        assert_eq!(said, r#"migration 7, run "a", attempt "1""#);
     }
 }

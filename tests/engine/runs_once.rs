@@ -3,7 +3,7 @@
 use cutover::formats::meta::Outcome;
 use cutover::{ErrorKind, Migration, MigrationOptions, Phase, Ran, RunId, Tenant, TenantOptions};
 
-use crate::common::{Home, KEEP, memory, settle, tenant};
+use crate::common::{Home, KEEP, memory, reach, settle, tenant};
 
 fn run(id: &str, attempt: &str) -> RunId {
     RunId { id: id.into(), attempt: attempt.into() }
@@ -95,6 +95,39 @@ fn an_attempt_that_was_cancelled_stays_so_and_the_next_one_begins_anew() {
     settle(&site);
     migration.start(memory("c"), MigrationOptions::default().hold_switch(true)).unwrap();
     assert_eq!(ask(&migration, "up", "3", "c").unwrap_err().kind(), ErrorKind::Conflict);
+}
+
+/// That it goes on would be said of a way back, and the attempt would be over before it had tried anything.
+#[test]
+fn one_that_was_reversed_is_a_conflict_until_it_is_back_and_costs_no_attempt() {
+    let home = Home::new();
+    let engine = home.open();
+    let site = tenant(&engine, memory("a"), KEEP);
+    let migration = site.migration();
+    let held = || MigrationOptions::default().hold_complete(true);
+    let number = begun(migration.run(&run("up", "1"), memory("b"), held()).unwrap());
+    reach(&site, Phase::PostMigration);
+    migration.reverse().unwrap();
+    reach(&site, Phase::PostRollback);
+    let before = lines(&site);
+    for attempt in ["1", "2"] {
+        let err = ask(&migration, "up", attempt, "b").unwrap_err();
+        assert_eq!(err.kind(), ErrorKind::Conflict);
+        assert!(
+            err.to_string().ends_with("on its way back: ask again when it is back, or reverse it"),
+            "{err}"
+        );
+    }
+    assert_eq!(lines(&site), before, "no attempt was noted");
+    migration.reverse().unwrap();
+    assert_eq!(ask(&migration, "up", "1", "b").unwrap(), Ran::GoesOn(number));
+    reach(&site, Phase::PostMigration);
+    migration.reverse().unwrap();
+    migration.release(cutover::Hold::Complete).unwrap();
+    settle(&site);
+    let Ran::Skipped(ended) = ask(&migration, "up", "1", "b").unwrap() else { panic!("begun again") };
+    assert_eq!((ended.id, ended.outcome), (number, Outcome::RolledBack));
+    assert!(begun(ask(&migration, "up", "2", "b").unwrap()) > number);
 }
 
 #[test]
