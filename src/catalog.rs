@@ -266,12 +266,18 @@ impl Catalog {
         self.dir.join(&record.path)
     }
 
-    /// Every tenant that uses a store, and every store that is not retired.
+    /// Every tenant that uses a store, with those that it uses, and every store that is not retired.
     pub(crate) fn plan(&self) -> Plan {
         let state = self.state.lock();
         let stores = state.record.stores.iter().filter(|store| !store.retired);
+        let mut tenants = BTreeMap::<TenantId, BTreeSet<StoreId>>::new();
+        for store in stores.clone() {
+            for tenant in state.users.get(&store.id).into_iter().flatten() {
+                tenants.entry(*tenant).or_default().insert(store.id);
+            }
+        }
         Plan {
-            tenants: state.users.values().flatten().copied().collect(),
+            tenants,
             stores: stores.map(|store| (store.id, format!("{} at {}", store.driver, store.path))).collect(),
         }
     }

@@ -360,7 +360,7 @@ impl Engine {
         catalog.record(id).filter(|record| !record.retired).map(|record| catalog.directory(&record))
     }
 
-    /// Every tenant and every store that there is now, for [`MigrationOptions::planned`](crate::MigrationOptions::planned).
+    /// Every tenant, the stores that it is in or still leaves, and every store that there is now, for [`MigrationOptions::planned`](crate::MigrationOptions::planned).
     #[must_use]
     pub fn plan(&self) -> Plan {
         self.0.core.shared.catalog.plan()

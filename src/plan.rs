@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use cutover_formats::{StoreId, TenantId};
 use serde::{Deserialize, Serialize};
 
-/// Every tenant and every store that there was when a migration was planned; see [`Engine::plan`](crate::Engine::plan).
+/// Every tenant, the stores that it was in, and every store that there was when a migration was planned; see [`Engine::plan`](crate::Engine::plan).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Plan {
-    pub(crate) tenants: BTreeSet<TenantId>,
+    pub(crate) tenants: BTreeMap<TenantId, BTreeSet<StoreId>>,
     pub(crate) stores: BTreeMap<StoreId, String>,
 }
 
@@ -17,7 +17,11 @@ impl Plan {
     pub(crate) fn drift(&self, now: &Self) -> Option<String> {
         let mut said = Vec::new();
         let tenants = |here: &Self, there: &Self| -> Vec<String> {
-            here.tenants.difference(&there.tenants).map(ToString::to_string).collect()
+            here.tenants
+                .keys()
+                .filter(|id| !there.tenants.contains_key(id))
+                .map(ToString::to_string)
+                .collect()
         };
         let stores = |here: &Self, there: &Self| -> Vec<String> {
             let other = here.stores.iter().filter(|(id, what)| there.stores.get(id) != Some(what));
@@ -29,8 +33,17 @@ impl Plan {
         ] {
             said.extend(which.into_iter().map(|name| format!("{name} {what}")));
         }
+        let both = self.tenants.iter().filter_map(|(id, was)| Some((id, was, now.tenants.get(id)?)));
+        said.extend(
+            both.filter(|(_, was, is)| was != is)
+                .map(|(id, was, is)| format!("{id} was in {} and is in {}", in_words(was), in_words(is))),
+        );
         (!said.is_empty()).then(|| said.join(", "))
     }
+}
+
+fn in_words(stores: &BTreeSet<StoreId>) -> String {
+    stores.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
 
 #[cfg(test)]
@@ -41,14 +54,17 @@ mod tests {
     fn a_plan_drifts_with_every_tenant_and_store_that_comes_goes_or_is_another() {
         let store = |id, what: &str| (StoreId(id), what.to_owned());
         let plan = Plan {
-            tenants: BTreeSet::from([TenantId(1), TenantId(2)]),
+            tenants: BTreeMap::from([1, 2].map(|id| (TenantId(id), BTreeSet::from([StoreId(1)])))),
             stores: BTreeMap::from([store(1, "sled at a")]),
         };
         assert_eq!(plan.drift(&plan), None);
         let mut now = plan.clone();
-        now.tenants.insert(TenantId(3));
+        now.tenants.insert(TenantId(3), BTreeSet::from([StoreId(1)]));
         assert_eq!(plan.drift(&now).unwrap(), "tenant 3 was added");
         assert_eq!(now.drift(&plan).unwrap(), "tenant 3 is gone");
+        let mut now = plan.clone();
+        now.tenants.insert(TenantId(2), BTreeSet::from([StoreId(1), StoreId(2)]));
+        assert_eq!(plan.drift(&now).unwrap(), "tenant 2 was in store 1 and is in store 1 and store 2");
         let mut now = plan.clone();
         now.stores.extend([store(2, "rocksdb at b")]);
         assert_eq!(plan.drift(&now).unwrap(), "store 2 (rocksdb at b) was added");

@@ -72,7 +72,7 @@ impl MigrationOptions {
         self
     }
 
-    /// Refuse to begin if a tenant or a store came or went since this plan was made.
+    /// Refuse to begin if, since this plan was made, a tenant or a store came or went, or a tenant moved to another store.
     #[must_use]
     pub fn planned(mut self, plan: Plan) -> Self {
         self.plan = Some(plan);

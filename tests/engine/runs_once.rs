@@ -131,6 +131,26 @@ fn one_that_was_reversed_is_a_conflict_until_it_is_back_and_costs_no_attempt() {
 }
 
 #[test]
+fn a_plan_does_not_fit_after_a_tenant_has_moved_between_stores_that_were_there() {
+    let home = Home::new();
+    let engine = home.open();
+    let site = tenant(&engine, memory("a"), KEEP);
+    let other = engine.create_tenant("other", TenantOptions::new(memory("a"))).unwrap();
+    engine.create_tenant("third", TenantOptions::new(memory("b"))).unwrap();
+    let plan = engine.plan();
+    other.migration().start(memory("b"), MigrationOptions::default()).unwrap();
+    settle(&other);
+    let options = || MigrationOptions::default().hold_switch(true).planned(plan.clone());
+    let err = site.migration().start(memory("b"), options()).unwrap_err();
+    assert_eq!(err.kind(), ErrorKind::Drift);
+    let said = format!("the plan does not fit any more: {} was in store 1 and is in store 2", other.id());
+    assert_eq!(err.to_string(), said);
+    other.migration().start(memory("a"), MigrationOptions::default()).unwrap();
+    settle(&other);
+    site.migration().start(memory("b"), options()).unwrap();
+}
+
+#[test]
 fn a_plan_that_no_longer_fits_is_refused_and_nothing_changes() {
     let home = Home::new();
     let engine = home.open();
