@@ -3,7 +3,8 @@
 //! Deadlines that are stored (retention, delayed starts) are milliseconds since 1970 on the *engine's* clock: wall time
 //! when the engine opened, never below a durable high-water mark, plus monotonic time since. So a jump of the wall
 //! clock under a running engine moves nothing, and one between two runs cannot take time back. Leases live in memory only
-//! and run on monotonic time.
+//! and run on monotonic time. What somebody elsewhere compares with a clock of their own, the end of a lease under a signature, is told by wall
+//! time as it is at that moment: theirs follows the same one, and nothing of it is kept.
 //!
 //! No time is handed out beyond the mark: time that has come to it waits until it was raised. So an engine that was not closed in order starts
 //! at the mark, at most [`AHEAD`] after the last time that it told, or at wall time if that is later; what is kept for a while may
@@ -18,13 +19,13 @@ use crate::sync::{Instant, Mutex};
 
 /// Where time comes from. Passed in, so that tests can drive it.
 pub trait Clock: Send + Sync + 'static {
-    /// Wall time in milliseconds since 1970. Asked once, when the engine opens.
+    /// Wall time in milliseconds since 1970; may be set back and forth. Asked when the engine opens, and for each call to a service.
     fn wall_ms(&self) -> u64;
 
     /// Time since some fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
 
-    /// Both, of one moment.
+    /// Both, of one moment; if that cannot be, wall time is the earlier one.
     fn moment(&self) -> (u64, Duration) {
         (self.wall_ms(), self.monotonic())
     }
@@ -203,6 +204,11 @@ impl EngineClock {
     /// For leases.
     pub(crate) fn monotonic(&self) -> Duration {
         self.source.monotonic()
+    }
+
+    /// Wall time in milliseconds since 1970, for clocks elsewhere, and monotonic time at the same moment or just after it.
+    pub(crate) fn wall(&self) -> (u64, Duration) {
+        self.source.moment()
     }
 
     /// Makes sure, under the lock, that the mark lies at least `room` milliseconds behind `now_ms`, and returns it.

@@ -47,7 +47,7 @@ impl Fence {
     /// Forgets the steps of which every call that was taken expired before this moment, in milliseconds since 1970.
     ///
     /// A worker that gave its step up may have left calls that are valid for the rest of its lease. So the moment has to lie in the past by
-    /// the longest lease there is: then these have expired too.
+    /// the longest lease there is: then these have expired too. It is told by the clock that calls are verified by.
     pub fn forget(&mut self, before_ms: u64) {
         self.0.retain(|_, seen| seen.until_ms >= before_ms);
     }

@@ -50,7 +50,9 @@ pub struct Call<'c> {
     pub step: &'c str,
     /// Its fencing token: what a [`Fence`] compares.
     pub token: Token,
-    /// When the lease ends at the latest unless it is renewed, in milliseconds since 1970 on the engine's clock.
+    /// When the lease ends at the latest unless it is renewed, in milliseconds since 1970 by the wall clock as it was when the call was
+    /// made. That is [`Clock::wall_ms`](crate::clock::Clock::wall_ms) of the clock that the engine was given, or else the operating
+    /// system's: a service in this process compares it with the same.
     pub expires_ms: u64,
     /// What is asked for; up to [`MAX_PAYLOAD`] bytes.
     pub request: &'c [u8],

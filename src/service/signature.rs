@@ -141,8 +141,8 @@ pub struct Claims {
     pub step: String,
     /// Its fencing token: whoever held the step later has a higher one.
     pub token: Token,
-    /// The call is void from this moment on, in milliseconds since 1970 on the engine's clock: when it was made, the worker's lease was to
-    /// run out then.
+    /// The call is void from this moment on, in milliseconds since 1970: when it was made, the worker's lease was to run out then, by the
+    /// wall clock of the engine's machine as it was set at that moment.
     pub expires_ms: u64,
     /// What is asked for.
     pub request: RequestDigest,
@@ -207,7 +207,8 @@ impl StdError for Rejected {}
 /// Checks a call that asks for `request` at `now_ms`, in milliseconds since 1970, and says what it claims. The code is compared in a time
 /// that does not depend on where it differs.
 ///
-/// `now_ms` is by the clock of whoever checks: if that is behind the engine's, calls are taken for that much longer. A token that is older
+/// `now_ms` is by the wall clock of whoever checks: if that is behind the one of the engine's machine, calls are taken for that much
+/// longer, and if it is ahead, refused that much earlier. So both are to be kept in time. A token that is older
 /// than one that was seen is not noticed here, but by a [`Fence`](super::Fence).
 ///
 /// # Errors

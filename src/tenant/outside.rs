@@ -68,9 +68,11 @@ impl Holding {
 
     /// How long the lease lasts unless it is renewed.
     pub(super) fn left(&self) -> Result<Duration, Refusal> {
-        let tenant = &*self.tenant.0;
-        let now = tenant.shared.clock.monotonic();
-        Ok(tenant.sessions.until(self.session, self.held(), now)?.saturating_sub(now))
+        self.left_at(self.tenant.0.shared.clock.monotonic())
+    }
+
+    fn left_at(&self, now: Duration) -> Result<Duration, Refusal> {
+        Ok(self.tenant.0.sessions.until(self.session, self.held(), now)?.saturating_sub(now))
     }
 
     /// Signs a call that is to be made now, if the lease holds.
@@ -78,9 +80,9 @@ impl Holding {
         let tenant = &*self.tenant.0;
         // Is it open, and is the tenant there? The pin is let go before the call.
         let _op = tenant.admit(&self.tenant.1, "call a service")?;
-        // It may wait for a disk. The lease is looked at after it, and what is told of its end is never too late.
-        let now_ms = tenant.shared.now_ms();
-        let left = match self.left() {
+        // Whoever checks the end goes by a clock of their own, which knows nothing of the engine's.
+        let (wall_ms, now) = tenant.shared.clock.wall();
+        let left = match self.left_at(now) {
             Ok(left) => left,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -89,7 +91,7 @@ impl Holding {
             instance: self.instance,
             step: self.step.clone(),
             token: self.token,
-            expires_ms: now_ms.saturating_add(clock::millis(left)),
+            expires_ms: wall_ms.saturating_add(clock::millis(left)),
             request,
         };
         Ok(Ok(Admitted { signed: tenant.shared.services.sign(claims), left }))

@@ -57,7 +57,9 @@ where
     }
 }
 
-fn echo(call: &Call<'_>) -> Result<Vec<u8>, ServiceError> {
+type Reply = Result<Vec<u8>, ServiceError>;
+
+fn echo(call: &Call<'_>) -> Reply {
     Ok(call.request.to_vec())
 }
 
@@ -66,27 +68,44 @@ struct Stage {
     engine: Engine,
     tenant: Tenant,
     clock: Arc<ManualClock>,
-    _home: Home,
+    home: Home,
+}
+
+fn builder(home: &Home, clock: &Arc<ManualClock>) -> Builder {
+    let builder = home.builder().heartbeats(Heartbeats { every: LEASE, intervals: 1 });
+    builder.clock(clock.clone()).background(false).signing_key(SigningKey::new(KEY))
 }
 
 fn stage(with: impl FnOnce(Builder, Arc<ManualClock>) -> Builder) -> Stage {
+    stage_at(NOW, with)
+}
+
+fn stage_at(wall_ms: u64, with: impl FnOnce(Builder, Arc<ManualClock>) -> Builder) -> Stage {
     let home = Home::new();
-    let clock = Arc::new(ManualClock::at(NOW));
-    let builder = home.builder().heartbeats(Heartbeats { every: LEASE, intervals: 1 });
-    let builder = builder.clock(clock.clone()).background(false).signing_key(SigningKey::new(KEY));
-    let engine = with(builder, clock.clone()).open().unwrap();
+    let clock = Arc::new(ManualClock::at(wall_ms));
+    let engine = with(builder(&home, &clock), clock.clone()).open().unwrap();
     let tenant = tenant(&engine, memory("a"), KEEP);
-    Stage { engine, tenant, clock, _home: home }
+    Stage { engine, tenant, clock, home }
 }
 
 impl Stage {
     /// A worker with the step of a new instance.
     fn work(&self, key: &str) -> (Gate, Task) {
-        started(self.tenant.launch(&with_step(key)).unwrap());
-        let worker = self.tenant.register(many("w")).unwrap();
-        let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
-        (worker, task)
+        work(&self.tenant, key)
     }
+
+    /// Another engine in the place of the one that was closed, or killed.
+    fn open_again(&mut self, with: impl FnOnce(Builder) -> Builder) {
+        self.engine = with(builder(&self.home, &self.clock)).open().unwrap();
+        self.tenant = self.engine.tenant("acme").unwrap();
+    }
+}
+
+fn work(tenant: &Tenant, key: &str) -> (Gate, Task) {
+    started(tenant.launch(&with_step(key)).unwrap());
+    let worker = tenant.register(many("w")).unwrap();
+    let task = worker.claim("default", Duration::ZERO).unwrap().unwrap();
+    (worker, task)
 }
 
 fn answered(called: Called) -> Vec<u8> {
@@ -131,6 +150,56 @@ fn a_service_is_told_who_calls_and_until_when_and_can_check_it() {
         Settled::Done { ended: Some(cutover::Ending::Completed) }
     );
     assert_eq!(worker.call(&task, "mail", REQUEST).unwrap(), Called::Refused(Refusal::NotHeld));
+}
+
+/// Makes a call while a clock elsewhere shows [`NOW`]. It is valid there to the end of the lease, and not longer.
+fn holds_elsewhere_until_the_lease_ends(stage: &Stage, told: &Told<impl Fn(&Call<'_>) -> Reply>) {
+    let (worker, task) = stage.work("while the clock is right");
+    let heard = || {
+        worker.call(&task, "mail", REQUEST).unwrap();
+        told.heard.lock().pop().unwrap()
+    };
+    let first = heard();
+    assert_eq!(first.expires_ms, NOW + LEASE.as_millis() as u64);
+    let signed: Signed = first.text.parse().unwrap();
+    let at = |now_ms| {
+        verify(&SigningKey::new(KEY), &signed, RequestDigest::of(REQUEST), now_ms)
+            .map(|claims| claims.expires_ms)
+    };
+    let expires_ms = first.expires_ms;
+    assert_eq!(at(NOW), Ok(expires_ms));
+    assert_eq!(at(expires_ms), Err(Rejected::Expired { expires_ms }));
+    stage.clock.advance(LEASE / 2);
+    assert_eq!(heard().expires_ms, expires_ms);
+}
+
+/// The engine's own time stands at its mark then, ahead of every clock.
+#[test]
+fn a_signature_ends_with_its_lease_after_a_kill() {
+    let told = Told::new(echo);
+    let mut stage = stage(|builder, _| builder);
+    stage.home.kill(stage.engine.clone());
+    stage.open_again(|builder| builder.service("mail", told.clone()));
+    holds_elsewhere_until_the_lease_ends(&stage, &told);
+}
+
+#[test]
+fn a_signature_ends_with_its_lease_after_a_run_whose_clock_was_a_day_ahead() {
+    let told = Told::new(echo);
+    let mut stage = stage_at(NOW + 86_400_000, |builder, _| builder);
+    stage.engine.close(LONG).unwrap();
+    stage.clock.set_wall(NOW);
+    stage.open_again(|builder| builder.service("mail", told.clone()));
+    holds_elsewhere_until_the_lease_ends(&stage, &told);
+}
+
+#[test]
+fn a_signature_holds_once_the_clock_of_a_machine_that_began_in_1970_was_set() {
+    let told = Told::new(echo);
+    let stage = stage_at(0, |builder, _| builder.service("mail", told.clone()));
+    stage.clock.advance(LEASE);
+    stage.clock.set_wall(NOW);
+    holds_elsewhere_until_the_lease_ends(&stage, &told);
 }
 
 #[test]
