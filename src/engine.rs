@@ -29,7 +29,7 @@ use crate::plan::Plan;
 #[cfg(feature = "proxy")]
 use crate::service::HttpService;
 use crate::service::signature::SigningKey;
-use crate::service::{Registry, Service, Target};
+use crate::service::{InProcess, Registry, Service, Target};
 use crate::shared::{Durability, Flips, Shared, Thread};
 use crate::store::Driver;
 use crate::sync::{Mutex, RwLock};
@@ -144,7 +144,7 @@ impl Builder {
     /// Registers a service in this process, which workers call by this name through [`Gate::call`](crate::Gate::call), or replaces the one
     /// of the same name. Its credentials are its own: nobody gets at it through the engine.
     pub fn service(mut self, name: impl Into<String>, service: Arc<dyn Service>) -> Self {
-        self.services.named.insert(name.into(), Target::InProcess(service));
+        self.services.named.insert(name.into(), Target::InProcess(InProcess::new(service)));
         self
     }
 

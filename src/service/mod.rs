@@ -102,12 +102,53 @@ impl StdError for ServiceError {}
 /// What is registered under a name.
 #[derive(Clone)]
 pub(crate) enum Target {
-    InProcess(Arc<dyn Service>),
+    InProcess(InProcess),
     #[cfg(feature = "proxy")]
     Http(Arc<HttpService>),
 }
 
+/// A service in this process.
+#[derive(Clone)]
+pub(crate) struct InProcess {
+    service: Arc<dyn Service>,
+    /// For calls that come through ports: a worker that calls it waits on its own thread.
+    #[cfg(feature = "proxy")]
+    turns: Arc<proxy::Turns>,
+}
+
+impl InProcess {
+    pub(crate) fn new(service: Arc<dyn Service>) -> Self {
+        Self {
+            service,
+            #[cfg(feature = "proxy")]
+            turns: Arc::new(proxy::Turns::new(proxy::MOST_CALLS)),
+        }
+    }
+
+    /// Calls it. What it says in a panic may be anything, so it is not repeated.
+    fn call(&self, name: &str, signed: &Signed, request: &[u8]) -> Result<Vec<u8>> {
+        match catch_unwind(AssertUnwindSafe(|| self.service.call(&Call::new(signed, request)))) {
+            Ok(Ok(answer)) if answer.len() > MAX_PAYLOAD => Err(too_long(name)),
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(err)) => {
+                let message = format!("the service {name:?} failed");
+                Err(Error::with_source(ErrorKind::Service, message, err))
+            }
+            Err(_) => Err(Error::new(ErrorKind::Service, format!("the service {name:?} panicked"))),
+        }
+    }
+}
+
 impl Target {
+    /// Most threads that calls to it through ports use at a time.
+    #[cfg(feature = "proxy")]
+    fn threads(&self) -> usize {
+        match self {
+            Self::InProcess(service) => service.turns.most(),
+            Self::Http(service) => service.threads(),
+        }
+    }
+
     /// Of what a worker asks for without a child process in between.
     pub(crate) fn digest(&self, request: &[u8]) -> RequestDigest {
         match self {
@@ -116,17 +157,6 @@ impl Target {
             Self::Http(service) => service.digest_of_post(request),
         }
     }
-}
-
-/// A call that may be made now.
-pub(crate) struct Admitted {
-    pub(crate) signed: Signed,
-    /// How long the lease lasts from now on unless it is renewed.
-    #[cfg_attr(
-        not(feature = "proxy"),
-        expect(dead_code, reason = "a service in this process has no time limit")
-    )]
-    pub(crate) left: Duration,
 }
 
 /// What a builder was told of services.
@@ -154,7 +184,7 @@ impl Services {
         let key = registry.key.map_or_else(SigningKey::random, Ok)?;
         Ok(Self {
             #[cfg(feature = "proxy")]
-            host: if registry.named.is_empty() { None } else { Some(proxy::Host::new()?) },
+            host: proxy::Host::of(registry.named.values().map(Target::threads).sum())?,
             named: registry.named,
             key,
         })
@@ -170,19 +200,24 @@ impl Services {
         self.key.sign(claims)
     }
 
-    /// Calls the service. Nothing of the engine is held meanwhile.
+    /// Calls the service, one over HTTP for as long as the lease lasts. Nothing of the engine is held meanwhile.
+    #[cfg_attr(
+        not(feature = "proxy"),
+        expect(unused_variables, reason = "a service in this process has no time limit")
+    )]
     pub(crate) fn call(
         &self,
         name: &str,
         target: &Target,
-        admitted: Admitted,
+        signed: Signed,
         request: &[u8],
+        lasts: impl Fn() -> Option<Duration> + Send + 'static,
     ) -> Result<Vec<u8>> {
         match target {
-            Target::InProcess(service) => call(name, &**service, &admitted.signed, request),
+            Target::InProcess(service) => service.call(name, &signed, request),
             #[cfg(feature = "proxy")]
             Target::Http(service) => match &self.host {
-                Some(host) => host.post(name, service, admitted, request),
+                Some(host) => host.post(name, service, signed, request, lasts),
                 None => Err(Error::new(ErrorKind::Unavailable, "the engine is closed")),
             },
         }
@@ -194,18 +229,6 @@ impl Services {
         if let Some(host) = &self.host {
             host.stop();
         }
-    }
-}
-
-/// Calls a service in this process. What it says in a panic may be anything, so it is not repeated.
-fn call(name: &str, service: &dyn Service, signed: &Signed, request: &[u8]) -> Result<Vec<u8>> {
-    match catch_unwind(AssertUnwindSafe(|| service.call(&Call::new(signed, request)))) {
-        Ok(Ok(answer)) if answer.len() > MAX_PAYLOAD => Err(too_long(name)),
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(err)) => {
-            Err(Error::with_source(ErrorKind::Service, format!("the service {name:?} failed"), err))
-        }
-        Err(_) => Err(Error::new(ErrorKind::Service, format!("the service {name:?} panicked"))),
     }
 }
 

@@ -6,6 +6,7 @@
 //! service to look at.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cutover_formats::limits::{self, MAX_PAYLOAD};
@@ -18,8 +19,10 @@ use super::sessions::{Refusal, SessionId};
 use super::types::Task;
 use crate::clock;
 use crate::error::Result;
-use crate::service::Admitted;
-use crate::service::signature::{Claims, RequestDigest};
+use crate::service::signature::{Claims, RequestDigest, Signed};
+
+/// What keeps a flip waiting, for as long as it takes to sign.
+const CALLS: &str = "call a service";
 
 /// What became of a call to a service.
 #[derive(Clone, PartialEq, Eq)]
@@ -75,17 +78,12 @@ impl Holding {
         Ok(self.tenant.0.sessions.until(self.session, self.held(), now)?.saturating_sub(now))
     }
 
-    /// Signs a call that is to be made now, if the lease holds.
-    pub(super) fn admit(&self, request: RequestDigest) -> Result<Result<Admitted, Refusal>> {
+    /// Signs a call that is to be made now, if the lease holds. For those who were let in.
+    fn sign(&self, request: RequestDigest) -> Result<Signed, Refusal> {
         let tenant = &*self.tenant.0;
-        // Is it open, and is the tenant there? The pin is let go before the call.
-        let _op = tenant.admit(&self.tenant.1, "call a service")?;
         // Whoever checks the end goes by a clock of their own, which knows nothing of the engine's.
         let (wall_ms, now) = tenant.shared.clock.wall();
-        let left = match self.left_at(now) {
-            Ok(left) => left,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
+        let left = self.left_at(now)?;
         let claims = Claims {
             tenant: tenant.name.clone(),
             instance: self.instance,
@@ -94,7 +92,25 @@ impl Holding {
             expires_ms: wall_ms.saturating_add(clock::millis(left)),
             request,
         };
-        Ok(Ok(Admitted { signed: tenant.shared.services.sign(claims), left }))
+        Ok(tenant.shared.services.sign(claims))
+    }
+
+    /// Signs a call that is to be made now, if the lease holds. Waits for the end of a flip.
+    fn admit(&self, request: RequestDigest) -> Result<Result<Signed, Refusal>> {
+        let tenant = &*self.tenant.0;
+        tenant.shared.check()?;
+        // Is the tenant there, and who acts for it? The pin is let go before the call.
+        let _pin = tenant.pin_for(Some(&self.tenant.1), CALLS)?;
+        Ok(self.sign(request))
+    }
+
+    /// The same, and while a flip is on `None`.
+    #[cfg(feature = "proxy")]
+    pub(super) fn admit_at_once(&self, request: RequestDigest) -> Result<Option<Result<Signed, Refusal>>> {
+        let tenant = &*self.tenant.0;
+        tenant.shared.check()?;
+        let pin = tenant.pin_at_once(Some(&self.tenant.1), CALLS)?;
+        Ok(pin.map(|_pin| self.sign(request)))
     }
 }
 
@@ -113,12 +129,13 @@ impl Gate {
         limits::check_size("the request to the service", request.len(), MAX_PAYLOAD)?;
         let services = &self.tenant.0.shared.services;
         let target = services.get(service)?;
-        let holding = Holding::new(self, task);
-        let admitted = match holding.admit(target.digest(request))? {
-            Ok(admitted) => admitted,
+        let holding = Arc::new(Holding::new(self, task));
+        let signed = match holding.admit(target.digest(request))? {
+            Ok(signed) => signed,
             Err(refusal) => return Ok(Called::Refused(refusal)),
         };
-        let answer = services.call(service, target, admitted, request)?;
+        let lease = Arc::clone(&holding);
+        let answer = services.call(service, target, signed, request, move || lease.left().ok())?;
         Ok(Called::Answered { answer, lost: holding.left().err() })
     }
 }

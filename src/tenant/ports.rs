@@ -9,9 +9,8 @@ use super::outside::Holding;
 use super::sessions::Refusal;
 use super::types::Task;
 use crate::error::{Error, ErrorKind, Result};
-use crate::service::Admitted;
 use crate::service::proxy::{Holder, Proxy};
-use crate::service::signature::RequestDigest;
+use crate::service::signature::{RequestDigest, Signed};
 
 /// What became of asking for a port.
 #[derive(Debug)]
@@ -33,8 +32,12 @@ impl Holder for Holding {
         (!self.tenant.0.seats.is_deleted()).then_some(left)
     }
 
-    fn admit(&self, request: RequestDigest) -> Result<Admitted> {
-        self.admit(request)?.map_err(refused)
+    fn admit(&self, request: RequestDigest) -> Result<Option<Signed>> {
+        match self.admit_at_once(request)? {
+            Some(signed) => signed.map(Some).map_err(refused),
+            // It may have ended by the flip.
+            None => self.left().map(|_| None).map_err(refused),
+        }
     }
 }
 

@@ -207,22 +207,29 @@ impl Inner {
     pub(super) fn pin_for(&self, caller: Option<&Caller>, what: &'static str) -> Result<Pin<'_>> {
         let mut until = None;
         loop {
-            let pin = self.shared.pins.pin(self.id, what);
-            let word = self.seats.word.load(Ordering::Acquire);
-            if word & DELETED != 0 {
-                let message = format!("the tenant {:?} was deleted", self.name);
-                return Err(Error::new(ErrorKind::NotFound, message));
-            }
-            let Some(caller) = caller else { return Ok(pin) };
-            let flips = word & FLIPPING != 0;
-            if !flips && caller.0.as_ref().is_none_or(|runner| word >> RUNNER == u64::from(runner.number)) {
+            // Whoever flips waits for the pins, so there is none when somebody waits here.
+            if let Some(pin) = self.pin_at_once(caller, what)? {
                 return Ok(pin);
             }
-            // Whoever flips waits for the pins, so it goes before that.
-            drop(pin);
-            let wait = self.shared.flips.wait;
-            self.wait_to_be_let_in(caller, *until.get_or_insert_with(|| clock::deadline(wait)))?;
+            if let Some(caller) = caller {
+                let wait = self.shared.flips.wait;
+                self.wait_to_be_let_in(caller, *until.get_or_insert_with(|| clock::deadline(wait)))?;
+            }
         }
+    }
+
+    /// The same for whoever may not wait; `None` for one that is not let in at this moment.
+    pub(super) fn pin_at_once(&self, caller: Option<&Caller>, what: &'static str) -> Result<Option<Pin<'_>>> {
+        let pin = self.shared.pins.pin(self.id, what);
+        let word = self.seats.word.load(Ordering::Acquire);
+        if word & DELETED != 0 {
+            let message = format!("the tenant {:?} was deleted", self.name);
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        let Some(caller) = caller else { return Ok(Some(pin)) };
+        let flips = word & FLIPPING != 0;
+        let acts = caller.0.as_ref().is_none_or(|runner| word >> RUNNER == u64::from(runner.number));
+        Ok((!flips && acts).then_some(pin))
     }
 
     /// Returns when it is worth to look again.

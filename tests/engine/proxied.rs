@@ -6,6 +6,7 @@ use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -78,10 +79,25 @@ impl Message {
 
 /// Sends a request to a port and waits for the answer. `path` comes after the port's URL.
 fn ask(url: &str, method: &str, path: &str, headers: &str, body: &[u8]) -> io::Result<Message> {
-    let address = url.strip_prefix("http://").unwrap();
-    let (address, secret) = address.split_once('/').unwrap();
-    let mut stream = TcpStream::connect(address)?;
+    ask_on(&connect(url)?, url, method, path, headers, body)
+}
+
+fn connect(url: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(url.strip_prefix("http://").unwrap().split('/').next().unwrap())?;
     stream.set_read_timeout(Some(LONG))?;
+    Ok(stream)
+}
+
+/// The same on a connection that is there, and stays.
+fn ask_on(
+    mut stream: &TcpStream,
+    url: &str,
+    method: &str,
+    path: &str,
+    headers: &str,
+    body: &[u8],
+) -> io::Result<Message> {
+    let (address, secret) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let length = body.len();
     let head =
         format!("{method} /{secret}{path} HTTP/1.1\r\nHost: {address}\r\nContent-Length: {length}\r\n");
@@ -440,7 +456,118 @@ fn something_else_than_http_does_a_port_no_harm() {
     assert!(answers(proxy.url()));
 }
 
+/// A service may answer such a request with the whole of it.
+#[test]
+fn no_method_shows_the_credentials_to_the_child() {
+    let server = Server::start(|request| (200, format!("{:?}", request.headers).into_bytes()));
+    let bank = server.service("/v1");
+    let stage = stage(PATIENT, |builder| builder.http_service("bank", bank));
+    let (worker, task) = stage.work("k");
+    let proxy = open(&worker, &task, &["mail", "bank"]);
+    for method in ["TRACE", "trace", "TRACK", "CONNECT"] {
+        let answer = ask(proxy.url(), method, "/bank", "", b"").unwrap();
+        assert_eq!(answer.status(), 405, "{method}");
+        let allowed: Vec<&str> = answer.header("allow").unwrap().split(", ").collect();
+        assert!(allowed.contains(&"POST") && !allowed.contains(&method), "{allowed:?}");
+        assert!(!answer.text().contains("hunter2"), "{method}");
+        let answer = ask(proxy.url(), method, "/mail", "", b"").unwrap();
+        assert_eq!((answer.status(), answer.header("allow")), (405, Some("POST")), "{method}");
+    }
+    assert!(server.requests.try_recv().is_err(), "the bank was not asked");
+    assert_eq!(ask(proxy.url(), "PROPFIND", "/bank", "", b"").unwrap().status(), 200);
+}
+
+#[test]
+fn who_says_nothing_does_not_keep_the_child_out() {
+    let stage = stage(PATIENT, |builder| builder);
+    let (worker, task) = stage.work("k");
+    let proxy = open(&worker, &task, &["mail"]);
+    let childs = connect(proxy.url()).unwrap();
+    let answers_on = |stream| {
+        ask_on(stream, proxy.url(), "POST", "/mail", "", b"x").is_ok_and(|answer| answer.status() == 200)
+    };
+    assert!(answers_on(&childs));
+    let silent: Vec<TcpStream> = (0..40).map(|_| connect(proxy.url()).unwrap()).collect();
+    let begun = Instant::now();
+    assert!(answers(proxy.url()));
+    assert!(begun.elapsed() < SLACK);
+    assert!(answers_on(&childs), "who has shown the secret makes no room for others");
+    drop(silent);
+}
+
+/// Nobody else comes for whom room would have to be made.
+#[test]
+fn a_request_that_does_not_come_is_not_waited_for() {
+    let stage = stage(PATIENT, |builder| builder);
+    let (worker, task) = stage.work("k");
+    let proxy = open(&worker, &task, &["mail"]);
+    let secret = proxy.url().rsplit('/').next().unwrap();
+    let says = |text: String| {
+        let mut stream = connect(proxy.url()).unwrap();
+        stream.write_all(text.as_bytes()).unwrap();
+        stream
+    };
+    let silent = [says(String::new()), says(format!("POST /{secret}/mail HTT"))];
+    let broken_off = says(format!("POST /{secret}/mail HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nx"));
+    let used = connect(proxy.url()).unwrap();
+    assert_eq!(ask_on(&used, proxy.url(), "POST", "/mail", "", b"x").unwrap().status(), 200);
+    let answer = Message::read(&mut BufReader::new(broken_off)).unwrap();
+    assert_eq!((answer.status(), answer.header("connection")), (408, Some("close")));
+    for mut stream in silent.into_iter().chain([used]) {
+        let mut said = Vec::new();
+        match stream.read_to_end(&mut said) {
+            Ok(_) => assert_eq!(String::from_utf8_lossy(&said), ""),
+            Err(err) => assert_eq!(err.kind(), io::ErrorKind::ConnectionReset),
+        }
+    }
+    assert!(answers(proxy.url()));
+}
+
 // Services that take their time.
+
+/// Never answers before it may.
+#[derive(Default)]
+struct Hanging {
+    under_way: AtomicUsize,
+    may_answer: Mutex<()>,
+}
+
+impl Service for Hanging {
+    fn call(&self, _: &Call<'_>) -> Result<Vec<u8>, ServiceError> {
+        self.under_way.fetch_add(1, Ordering::SeqCst);
+        drop(self.may_answer.lock());
+        Ok(Vec::new())
+    }
+}
+
+/// One that is found by name, too.
+#[test]
+fn a_service_that_hangs_holds_up_no_other_service() {
+    let hanging = Arc::new(Hanging::default());
+    let server = Server::start(|_| (200, Vec::new()));
+    let (_, port) = server.address.split_once(':').unwrap();
+    let bank = HttpService::new(&format!("http://localhost:{port}")).unwrap();
+    let stage =
+        stage(PATIENT, |builder| builder.service("hanging", hanging.clone()).http_service("bank", bank));
+    let steps: Vec<_> = (0..5).map(|step| stage.work(&step.to_string())).collect();
+    let ports: Vec<_> = steps.iter().map(|(worker, task)| open(worker, task, &["hanging"])).collect();
+    let (worker, task) = stage.work("k");
+    let proxy = open(&worker, &task, &["mail", "bank"]);
+    let held = hanging.may_answer.lock();
+    thread::scope(|scope| {
+        let asks = |port: &Proxy| ask(port.url(), "POST", "/hanging", "", b"").unwrap().status();
+        // As many as a port lets in.
+        let asking: Vec<_> =
+            ports.iter().cycle().take(5 * 16).map(|port| scope.spawn(move || asks(port))).collect();
+        until("calls hang", || hanging.under_way.load(Ordering::SeqCst) >= 16);
+        thread::sleep(Duration::from_millis(200));
+        assert!(answers(proxy.url()));
+        assert_eq!(ask(proxy.url(), "GET", "/bank", "", b"").unwrap().status(), 200);
+        drop(held);
+        assert!(asking.into_iter().all(|answer| answer.join().unwrap() == 200));
+    });
+    assert_eq!(hanging.under_way.load(Ordering::SeqCst), 5 * 16);
+}
 
 #[test]
 fn a_slow_service_holds_up_no_other_step_and_no_end_of_a_port() {
@@ -486,6 +613,43 @@ fn a_call_over_http_ends_with_the_lease() {
     let answer = ask(proxy.url(), "GET", "/bank", "", b"");
     assert!(answer.is_err() || answer.is_ok_and(|answer| [410, 504].contains(&answer.status())));
     until("the lease has ended", || is_refused(proxy.port()));
+}
+
+/// The end of the lease as it was when the call began is not the end of the call.
+#[test]
+fn a_call_over_http_lasts_as_long_as_the_lease_is_renewed() {
+    const LEASE: Duration = Duration::from_secs(1);
+    let server = Server::start(|_| {
+        thread::sleep(2 * LEASE);
+        (200, b"paid".to_vec())
+    });
+    let silent = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let lost = HttpService::new(&format!("http://{}", silent.local_addr().unwrap())).unwrap();
+    let bank = server.service("");
+    let heartbeats = Heartbeats { every: LEASE, intervals: 1 };
+    let stage = stage(heartbeats, |builder| builder.http_service("bank", bank).http_service("lost", lost));
+    let (worker, task) = stage.work("k");
+    let proxy = open(&worker, &task, &["bank"]);
+    thread::scope(|scope| {
+        let through_gate = scope.spawn(|| worker.call(&task, "bank", b"pay"));
+        // The bank has it wait for the other one.
+        let through_port = scope.spawn(|| ask(proxy.url(), "POST", "/bank", "", b"pay"));
+        let in_vain = scope.spawn(|| (worker.call(&task, "lost", b"pay"), Instant::now()));
+        while !(through_gate.is_finished() && through_port.is_finished()) {
+            assert_eq!(worker.heartbeat(&task).unwrap(), Beat::Renewed);
+            thread::sleep(LEASE / 20);
+        }
+        let paid = Called::Answered { answer: b"paid".to_vec(), lost: None };
+        assert_eq!(through_gate.join().unwrap().unwrap(), paid);
+        assert_eq!(through_port.join().unwrap().unwrap().text(), "paid");
+        assert!(!in_vain.is_finished());
+        let renewed = Instant::now();
+        assert_eq!(worker.heartbeat(&task).unwrap(), Beat::Renewed);
+        let (called, at) = in_vain.join().unwrap();
+        assert_eq!(called.unwrap_err().kind(), ErrorKind::TimedOut);
+        let lasted = at.duration_since(renewed);
+        assert!(lasted >= LEASE && lasted < LEASE + SLACK, "{lasted:?}");
+    });
 }
 
 #[test]

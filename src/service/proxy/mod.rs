@@ -5,11 +5,15 @@
 //! port is gone, whatever the child does.
 //!
 //! One thread of the engine serves all ports and speaks with all services over HTTP; it never waits in a lock for more than a moment, nor
-//! for a disk or a service. What may wait runs on threads beside it, which end with it.
+//! for a disk or a service. A service in this process, and the operating system's search for a name, may wait: they run on threads beside
+//! it, which end with it, so many for each service and none for anything else. So a service that hangs holds up those who call it, and no
+//! other call and no look at a lease.
 //!
 //! [`Port`](port::Port) is the listening side, [`HttpService`] the other. Only plain HTTP/1.1 is spoken on both: a service that is not on
 //! this machine, or not behind something here that speaks TLS for it, is better registered as a [`Service`](super::Service).
 
+mod beside;
+mod guests;
 mod headers;
 mod port;
 mod route;
@@ -25,16 +29,19 @@ use hyper::body::Bytes;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::watch;
 
+pub(super) use self::beside::Turns;
 use self::port::{Port, Secret};
 pub use self::upstream::HttpService;
-use super::signature::RequestDigest;
-use super::{Admitted, Target};
+use super::Target;
+use super::signature::{RequestDigest, Signed};
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::Mutex;
 use crate::sync::channel::{Receiver, bounded};
 
-/// Most calls to services in this process that are under way for child processes, of an engine. Others wait.
-const MOST_CALLS: usize = 64;
+/// Most calls to a service in this process that are under way for child processes. Others wait.
+pub(super) const MOST_CALLS: usize = 16;
+/// Shortest time after which a lease is looked at again.
+const MOMENT: Duration = Duration::from_millis(1);
 /// How long dropping a [`Proxy`] waits for its port, which is closed at once unless the machine is busy.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -43,11 +50,12 @@ pub(crate) trait Holder: Send + Sync + 'static {
     /// How long it lasts from now on unless it is renewed; `None` if it is over. Waits for nothing but a lock.
     fn left(&self) -> Option<Duration>;
 
-    /// Signs a call that is to be made now. May wait for a disk.
+    /// Signs a call that is to be made now; `None` while the tenant changes hands: then it is to be asked again. Waits for nothing but a
+    /// lock.
     ///
     /// # Errors
     /// If the lease is over, with a sentence that says why.
-    fn admit(&self, request: RequestDigest) -> Result<Admitted>;
+    fn admit(&self, request: RequestDigest) -> Result<Option<Signed>>;
 }
 
 /// Where ports are opened.
@@ -65,13 +73,17 @@ pub(crate) struct Runner {
 }
 
 impl Host {
-    pub(crate) fn new() -> Result<Self> {
+    /// With so many threads for what may wait, which services use and nobody else; none without a service.
+    pub(crate) fn of(threads: usize) -> Result<Option<Self>> {
+        if threads == 0 {
+            return Ok(None);
+        }
         let mut builder = Builder::new_current_thread();
-        builder.enable_io().enable_time().max_blocking_threads(MOST_CALLS).thread_name("cutover-call");
+        builder.enable_io().enable_time().max_blocking_threads(threads).thread_name("cutover-call");
         let runtime = builder.build().map_err(|err| Error::io("making ready to open ports", err))?;
         let (stop, stopped) = watch::channel(false);
         let handle = runtime.handle().clone();
-        Ok(Self { handle, stop, runner: Mutex::new(Some(Runner { runtime, stopped })) })
+        Ok(Some(Self { handle, stop, runner: Mutex::new(Some(Runner { runtime, stopped })) }))
     }
 
     /// For the thread that is to serve the ports; once.
@@ -116,20 +128,21 @@ impl Host {
         Ok(Ok(Proxy { url: format!("http://127.0.0.1:{port}/{text}"), port, shut, ended }))
     }
 
-    /// Calls a service over HTTP with a `POST` of the request to its base, and waits for the answer, at the longest to the end of the lease
-    /// as it is now. A status other than of success is a failure.
+    /// Calls a service over HTTP with a `POST` of the request to its base, and waits for the answer, for as long as the lease lasts. A status
+    /// other than of success is a failure.
     pub(super) fn post(
         &self,
         name: &str,
         service: &Arc<HttpService>,
-        admitted: Admitted,
+        signed: Signed,
         request: &[u8],
+        lasts: impl Fn() -> Option<Duration> + Send + 'static,
     ) -> Result<Vec<u8>> {
         let (answer, answered) = bounded(1);
         let (service, named, body) = (Arc::clone(service), name.to_owned(), Bytes::copy_from_slice(request));
         self.handle.spawn(async move {
             // Nobody else waits for it.
-            drop(answer.send(service.post(&named, &admitted, body).await));
+            drop(answer.send(service.post(&named, &signed, body, lasts).await));
         });
         // The channel ends without an answer if the thread of the ports does.
         answered.recv().unwrap_or_else(|_| {
@@ -185,12 +198,16 @@ pub struct Proxy {
 
 impl Proxy {
     /// What the child is to be told and nobody else: the URL under which it finds each service by its name, `POST {url}/{service}`. A
-    /// service over HTTP is handed any method and whatever comes after its name: `GET {url}/{service}/path?query`. Characters of a name
-    /// other than ASCII letters, digits, `-` and `_` are percent-encoded.
+    /// service over HTTP is handed any method but `CONNECT` and those that answer with the request (`TRACE`, `TRACK`), and whatever comes
+    /// after its name: `GET {url}/{service}/path?query`. Characters of a name other than ASCII letters, digits, `-` and `_` are
+    /// percent-encoded.
     ///
     /// A refusal by the port itself has a sentence for its body: status 404 for the wrong secret, 403 for a service that the step may not
-    /// call, 405 for another method than `POST` with a service in this process, 400 or 413 for what cannot be handed on, 410 if the lease
-    /// is over, and 502 to 504 for a service that failed or was too slow.
+    /// call, 405 for a method that is not handed on, 400 or 413 for what cannot be, 408 for a body that was not there within 10 seconds,
+    /// 410 if the lease is over, and 502 to 504 for a service that failed or was too slow.
+    ///
+    /// A connection on which no request has begun for 10 seconds is closed. There are 16 at a time, and others wait; who has not sent a
+    /// request with the right secret makes room for them.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url

@@ -1,6 +1,10 @@
 //! A service over HTTP, with the credentials that the engine puts on each call.
 
 use std::fmt;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs as _};
+use std::pin::pin;
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
@@ -14,17 +18,30 @@ use tokio::time::timeout;
 
 use cutover_formats::limits::MAX_PAYLOAD;
 
-use super::headers;
+use super::beside::Turns;
+use super::{MOMENT, headers};
 use crate::error::{Error, ErrorKind, Result};
-use crate::service::signature::{RequestDigest, SIGNATURE_HEADER, TOKEN_HEADER, token_text};
-use crate::service::{Admitted, too_long};
+use crate::service::signature::{RequestDigest, SIGNATURE_HEADER, Signed, TOKEN_HEADER, token_text};
+use crate::service::too_long;
+
+/// Most searches for the name of a service's host at a time; others wait.
+const MOST_SEARCHES: usize = 4;
+
+/// The methods that are handed on, for those who ask for another one: any but these two kinds.
+pub(super) const HANDED_ON: &str = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
+
+/// Whether a child's request with this method may be handed on. One that is answered with the request itself would show it the credentials
+/// that were put on it, in whatever case a service reads the name; and another one asks for a connection and no answer.
+pub(super) fn is_handed_on(method: &Method) -> bool {
+    !["CONNECT", "TRACE", "TRACK"].iter().any(|no| method.as_str().eq_ignore_ascii_case(no))
+}
 
 /// A service that speaks HTTP/1.1, without TLS, under a base URL.
 ///
 /// Every call is made on a connection of its own, with the service's credentials and with the headers
 /// [`cutover-token`](crate::service::signature::TOKEN_HEADER) and [`cutover-signature`](crate::service::signature::SIGNATURE_HEADER), whose
-/// digest is [`RequestDigest::of_http`]. It ends with the lease as that was when the call began. Requests and answers have at most
-/// [`MAX_PAYLOAD`] bytes; redirections are not followed.
+/// digest is [`RequestDigest::of_http`]. It lasts for as long as the lease is renewed, and is cut off when that has ended. Requests and
+/// answers have at most [`MAX_PAYLOAD`] bytes; redirections are not followed.
 pub struct HttpService {
     /// Host and port as the header `Host` has them.
     authority: String,
@@ -33,6 +50,8 @@ pub struct HttpService {
     /// Path of the base, without a slash at its end.
     base: String,
     credentials: HeaderMap,
+    /// For finding its host, if that has a name.
+    searches: Turns,
 }
 
 /// What a child asks for, or a worker.
@@ -70,6 +89,7 @@ impl HttpService {
             port,
             base: uri.path().trim_end_matches('/').to_owned(),
             credentials: HeaderMap::new(),
+            searches: Turns::new(MOST_SEARCHES),
         })
     }
 
@@ -87,6 +107,11 @@ impl HttpService {
         Ok(self)
     }
 
+    /// Most threads that it uses at a time.
+    pub(in crate::service) const fn threads(&self) -> usize {
+        self.searches.most()
+    }
+
     /// Path and query of a request for what is at `rest` below the base: empty, or with `/` or `?` in front.
     pub(super) fn target(&self, rest: &str) -> String {
         let slash = if self.base.is_empty() && !rest.starts_with('/') { "/" } else { "" };
@@ -98,9 +123,16 @@ impl HttpService {
     }
 
     /// What [`digest_of_post`](Self::digest_of_post) is the digest of.
-    pub(super) async fn post(&self, name: &str, admitted: &Admitted, body: Bytes) -> Result<Vec<u8>> {
+    pub(super) async fn post(
+        &self,
+        name: &str,
+        signed: &Signed,
+        body: Bytes,
+        lasts: impl Fn() -> Option<Duration>,
+    ) -> Result<Vec<u8>> {
         let (method, target, headers) = (Method::POST, self.target(""), HeaderMap::new());
-        let answer = self.exchange(name, admitted, Outgoing { method, target, headers, body }).await?;
+        let outgoing = Outgoing { method, target, headers, body };
+        let answer = self.exchange(name, signed, outgoing, lasts).await?;
         if !answer.status().is_success() {
             let message = format!("the service {name:?} answered with status {}", answer.status().as_u16());
             return Err(Error::new(ErrorKind::Service, message));
@@ -108,33 +140,49 @@ impl HttpService {
         Ok(answer.into_body().into())
     }
 
-    /// Makes a call, whose digest was signed, and waits for the whole answer: until the lease ends as it is now. The caller looks after it
-    /// if it ends earlier.
+    /// Makes a call, whose digest was signed, and waits for the whole answer, until the lease runs out. The caller looks after it if it is
+    /// taken away before that.
     pub(super) async fn exchange(
         &self,
         name: &str,
-        admitted: &Admitted,
+        signed: &Signed,
         outgoing: Outgoing,
+        lasts: impl Fn() -> Option<Duration>,
     ) -> Result<Response<Bytes>> {
-        match timeout(admitted.left, self.exchange_for_ever(name, admitted, outgoing)).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let message = format!("the service {name:?} had not answered when the lease ended");
-                Err(Error::new(ErrorKind::TimedOut, message))
+        let mut answer = pin!(self.exchange_for_ever(name, signed, outgoing));
+        while let Some(left) = lasts() {
+            if let Ok(answer) = timeout(left.max(MOMENT), &mut answer).await {
+                return answer;
             }
+            // Perhaps it was renewed.
         }
+        let message = format!("the service {name:?} had not answered when the lease ended");
+        Err(Error::new(ErrorKind::TimedOut, message))
+    }
+
+    /// A connection to it. Its name is searched for on another thread.
+    async fn connect(&self) -> Result<TcpStream, io::Error> {
+        if let Ok(address) = self.host.parse::<IpAddr>() {
+            return TcpStream::connect((address, self.port)).await;
+        }
+        let (host, port) = (self.host.clone(), self.port);
+        let turn = self.searches.next().await.map_err(io::Error::other)?;
+        let search = turn.take(move || Ok((host.as_str(), port).to_socket_addrs().map(Vec::from_iter)));
+        let found = search.await.map_err(io::Error::other)??;
+        TcpStream::connect(found.as_slice()).await
     }
 
     async fn exchange_for_ever(
         &self,
         name: &str,
-        admitted: &Admitted,
+        signed: &Signed,
         outgoing: Outgoing,
     ) -> Result<Response<Bytes>> {
         let failed = |doing: &str| format!("the service {name:?}: {doing}");
         let broken =
             |doing: &str, err: hyper::Error| Error::with_source(ErrorKind::Service, failed(doing), err);
-        let stream = TcpStream::connect((self.host.as_str(), self.port))
+        let stream = self
+            .connect()
             .await
             .map_err(|err| Error::with_source(ErrorKind::Service, failed("connecting"), err))?;
         let shaken = http1::handshake(TokioIo::new(stream)).await;
@@ -142,7 +190,7 @@ impl HttpService {
         // Ends with this call, also if it is cut off.
         let mut driving = JoinSet::new();
         driving.spawn(connection);
-        let request = self.request(admitted, outgoing)?;
+        let request = self.request(signed, outgoing)?;
         let answer = sender.send_request(request).await.map_err(|err| broken("sending", err))?;
         let (mut parts, body) = answer.into_parts();
         if parts.status.is_informational() {
@@ -158,11 +206,11 @@ impl HttpService {
         Ok(Response::from_parts(parts, body.to_bytes()))
     }
 
-    fn request(&self, admitted: &Admitted, outgoing: Outgoing) -> Result<Request<Full<Bytes>>> {
+    fn request(&self, signed: &Signed, outgoing: Outgoing) -> Result<Request<Full<Bytes>>> {
         // Neither is repeated: a name may be part of a path, and a path part of a payload.
         let wrong = |_| Error::new(ErrorKind::InvalidInput, "the request cannot be handed on over HTTP");
-        let token = token_text(admitted.signed.claims().token).parse().map_err(wrong)?;
-        let signature = admitted.signed.to_string().parse().map_err(wrong)?;
+        let token = token_text(signed.claims().token).parse().map_err(wrong)?;
+        let signature = signed.to_string().parse().map_err(wrong)?;
         let host = self.authority.parse().map_err(wrong)?;
         let uri: Uri = outgoing.target.parse().map_err(|_| {
             Error::new(ErrorKind::InvalidInput, "the request's path cannot be handed on over HTTP")
