@@ -6,6 +6,8 @@
 //!
 //! All of it is in memory only. After a restart every lease is void and tokens go on rising, so a claim and a heartbeat need no write;
 //! only a result does. Time is monotonic, passed in, and counted from when something reaches the engine.
+//!
+//! While a flip keeps everybody waiting nobody can be heard of, so for leases that time does not pass: they end later by as much.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -30,7 +32,7 @@ pub(crate) struct Lease {
     pub(crate) session: SessionId,
     pub(crate) worker: String,
     pub(crate) length: Duration,
-    /// Valid before this moment, not at it.
+    /// Valid before this moment, not at it. Counts from when it is given.
     pub(crate) expires: Duration,
     /// When it was given, in milliseconds since 1970.
     pub(crate) from_ms: u64,
@@ -140,6 +142,8 @@ struct Table {
     by_expiry: BTreeSet<(Duration, SessionId)>,
     /// What sessions that have run out had held, until somebody puts it back.
     released: Vec<Entry>,
+    /// Since when everybody is kept waiting, if they are.
+    stopped: Option<Duration>,
     /// The ports of steps that are held.
     #[cfg(feature = "proxy")]
     ports: HashMap<StepKey, Shut>,
@@ -150,20 +154,43 @@ struct Table {
 pub(crate) struct Sessions(Mutex<Table>);
 
 impl Sessions {
-    /// The table at a moment: whoever has run out by then has.
-    fn at(&self, now: Duration) -> MutexGuard<'_, Table> {
+    /// The table at a moment, and the time that leases go by then: whoever has run out by it has.
+    fn at(&self, now: Duration) -> (MutexGuard<'_, Table>, Duration) {
         let mut table = self.0.lock();
+        let now = table.stopped.map_or(now, |since| now.min(since));
         while let Some((at, id)) = table.by_expiry.first().copied()
             && at <= now
         {
             table.run_out(id);
         }
-        table
+        (table, now)
+    }
+
+    /// Everybody is kept waiting from now on: no lease runs out before [`go_on`](Self::go_on).
+    pub(crate) fn stop(&self, now: Duration) {
+        let (mut table, now) = self.at(now);
+        table.stopped.get_or_insert(now);
+    }
+
+    /// Nobody is kept waiting any more. Whoever is still there has as much time left as there was before.
+    pub(crate) fn go_on(&self, now: Duration) {
+        let mut guard = self.0.lock();
+        let table = &mut *guard;
+        let Some(since) = table.stopped.take() else { return };
+        let waited = now.saturating_sub(since);
+        for lease in table.held.values_mut() {
+            lease.expires = lease.expires.saturating_add(waited);
+        }
+        for session in table.sessions.values_mut() {
+            session.idle_until = session.idle_until.saturating_add(waited);
+        }
+        let ids: Vec<SessionId> = table.sessions.keys().copied().collect();
+        ids.into_iter().for_each(|id| table.reschedule(id));
     }
 
     /// A worker registers. It knows the status of this epoch.
     pub(crate) fn open(&self, terms: Terms, epoch: u64, now: Duration) -> SessionId {
-        let mut table = self.0.lock();
+        let (mut table, now) = self.at(now);
         table.last += 1;
         let id = SessionId(table.last);
         let idle_until = now.saturating_add(terms.length);
@@ -196,7 +223,7 @@ impl Sessions {
 
     /// Whether a worker may take one more step. It is heard of by that.
     pub(crate) fn may_claim(&self, id: SessionId, now: Duration) -> Result<(), Refusal> {
-        let mut table = self.at(now);
+        let (mut table, now) = self.at(now);
         let session = table.valid(id)?;
         if session.holds.len() >= session.terms.limit {
             return Err(Refusal::AtLimit);
@@ -207,11 +234,12 @@ impl Sessions {
 
     /// Gives a lease. The step is in no queue and held by nobody.
     pub(crate) fn give(&self, lease: Lease, now: Duration) -> Result<(), Refusal> {
-        let mut table = self.at(now);
+        let (mut table, now) = self.at(now);
         let id = lease.session;
         let key = (lease.entry.instance, lease.entry.step.clone());
         table.valid(id)?.holds.insert(key.clone());
-        table.held.insert(key, lease);
+        let expires = now.saturating_add(lease.length);
+        table.held.insert(key, Lease { expires, ..lease });
         table.heard_of(id, now);
         Ok(())
     }
@@ -223,7 +251,7 @@ impl Sessions {
         step: (InstanceId, &str, Token),
         now: Duration,
     ) -> Result<Lease, Refusal> {
-        let mut table = self.at(now);
+        let (mut table, _) = self.at(now);
         table.valid(id)?;
         table.lease(id, step).map(|lease| lease.clone())
     }
@@ -235,10 +263,10 @@ impl Sessions {
         step: (InstanceId, &str, Token),
         now: Duration,
     ) -> Result<Duration, Refusal> {
-        let mut table = self.at(now);
+        let (mut table, at) = self.at(now);
         let expires = table.valid(id)?.expires;
         table.lease(id, step)?;
-        expires.ok_or(Refusal::LeaseExpired)
+        expires.map(|expires| later(expires, at, now)).ok_or(Refusal::LeaseExpired)
     }
 
     /// Ties a port to a lease: it is closed when the lease is over. Says whether it could be: a step has one port at a time.
@@ -250,7 +278,7 @@ impl Sessions {
         port: Shut,
         now: Duration,
     ) -> Result<bool, Refusal> {
-        let mut table = self.at(now);
+        let (mut table, _) = self.at(now);
         table.valid(id)?;
         table.lease(id, step)?;
         let key = (step.0, step.1.to_owned());
@@ -263,7 +291,7 @@ impl Sessions {
 
     /// Takes a heartbeat: renews what it names. Says whether the instance was asked to stop.
     pub(crate) fn beat(&self, id: SessionId, beat: &Heartbeat, now: Duration) -> Result<bool, Refusal> {
-        let mut guard = self.at(now);
+        let (mut guard, now) = self.at(now);
         let table = &mut *guard;
         let session = table.valid(id)?;
         if beat.sequence <= session.sequence {
@@ -290,7 +318,7 @@ impl Sessions {
 
     /// The step is settled: its lease is over. Its worker is heard of if it was the one who settled it.
     pub(crate) fn end(&self, instance: InstanceId, step: &str, now: Duration) {
-        let mut table = self.at(now);
+        let (mut table, now) = self.at(now);
         if let Some(lease) = table.remove(&(instance, step.to_owned())) {
             table.heard_of(lease.session, now);
         }
@@ -298,25 +326,25 @@ impl Sessions {
 
     /// Whether anybody holds the step.
     pub(crate) fn is_held(&self, instance: InstanceId, step: &str, now: Duration) -> bool {
-        self.at(now).held.contains_key(&(instance, step.to_owned()))
+        self.at(now).0.held.contains_key(&(instance, step.to_owned()))
     }
 
     /// How many of an instance's steps somebody holds.
     pub(crate) fn holders(&self, instance: InstanceId, now: Duration) -> usize {
-        self.at(now).held.keys().filter(|(held, _)| *held == instance).count()
+        self.at(now).0.held.keys().filter(|(held, _)| *held == instance).count()
     }
 
     /// Tells the workers of an instance to stop, at their next heartbeat. Says how many there are.
     pub(crate) fn ask_to_stop(&self, instance: InstanceId, now: Duration) -> usize {
-        let mut table = self.at(now);
+        let (mut table, _) = self.at(now);
         let asked = table.held.iter_mut().filter(|((held, _), _)| *held == instance);
         asked.map(|(_, lease)| lease.cancel_requested = true).count()
     }
 
     /// Takes what was held by sessions that have run out by `now` or were closed, and says when the next one will.
     pub(crate) fn take_released(&self, now: Duration) -> (Vec<Entry>, Option<Duration>) {
-        let mut table = self.at(now);
-        let next = table.by_expiry.first().map(|(at, _)| *at);
+        let (mut table, at) = self.at(now);
+        let next = table.by_expiry.first().map(|(ends, _)| later(*ends, at, now));
         (std::mem::take(&mut table.released), next)
     }
 
@@ -332,7 +360,7 @@ impl Sessions {
     /// Revokes all leases of an instance that goes to another store, and returns them. Their workers are told at their next heartbeat or
     /// report; what else they hold stays theirs.
     pub(crate) fn revoke(&self, instance: InstanceId, now: Duration) -> Vec<Lease> {
-        let mut table = self.at(now);
+        let (mut table, _) = self.at(now);
         let keys: Vec<StepKey> = table.held.keys().filter(|(held, _)| *held == instance).cloned().collect();
         let mut leases = Vec::new();
         for key in keys {
@@ -351,13 +379,18 @@ impl Sessions {
     /// The workers that act on a status which they were told and have not seen this epoch. One whose lease has run out can do nothing with
     /// what it knows, and is not waited for.
     pub(crate) fn behind(&self, epoch: u64, now: Duration) -> Vec<String> {
-        let table = self.at(now);
+        let (table, _) = self.at(now);
         let valid = table.sessions.values().filter(|session| session.expires.is_some());
         valid
             .filter(|session| session.terms.keeps_status && session.epoch < epoch)
             .map(|session| session.terms.worker.clone())
             .collect()
     }
+}
+
+/// The end of a lease as clocks show it, if leases are at `at` when it is `now`.
+fn later(ends: Duration, at: Duration, now: Duration) -> Duration {
+    ends.saturating_add(now.saturating_sub(at))
 }
 
 impl Table {

@@ -201,7 +201,7 @@ impl Inner {
             session,
             worker: worker.to_owned(),
             length,
-            expires: now.saturating_add(length),
+            expires: Duration::ZERO,
             from_ms: self.shared.now_ms(),
             cancel_requested: false,
             entry: entry.clone(),

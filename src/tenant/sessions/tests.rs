@@ -245,3 +245,36 @@ fn so_many_revoked_leases_of_a_worker_are_remembered_and_no_more() {
     assert_eq!(sessions.current(id, held(11), Duration::ZERO).err(), Some(Refusal::Moved));
     assert_eq!(sessions.0.lock().sessions[&id].revoked.len(), REVOKED);
 }
+
+#[test]
+fn no_time_passes_for_leases_while_everybody_is_kept_waiting() {
+    let (sessions, id) = holding(1);
+    let idle = sessions.open(terms(1), EPOCH, ms(20));
+    sessions.stop(ms(60));
+    sessions.stop(ms(70));
+    let during = LENGTH * 5;
+    assert!(sessions.current(id, held(1), during).is_ok());
+    assert_eq!(sessions.until(id, held(1), during), Ok(during + ms(40)), "if it went on now");
+    assert_eq!(sessions.take_released(during), (vec![], Some(during + ms(40))));
+    sessions.go_on(during);
+    let end = during + ms(40);
+    assert_eq!(sessions.until(id, held(1), during), Ok(end));
+    assert!(sessions.current(id, held(1), end - TICK).is_ok());
+    assert_eq!(sessions.current(id, held(1), end).err(), Some(Refusal::LeaseExpired), "as much as was left");
+    assert!(sessions.may_claim(idle, end).is_ok(), "and so for who holds nothing");
+    sessions.go_on(end * 2);
+    assert_eq!(sessions.may_claim(idle, end + LENGTH), Err(Refusal::LeaseExpired), "it was over already");
+}
+
+#[test]
+fn who_is_heard_of_while_everybody_waits_has_a_full_lease_afterwards_and_who_had_run_out_stays_so() {
+    let (sessions, id) = holding(1);
+    let late = sessions.open(Terms { length: ms(10), ..terms(1) }, EPOCH, Duration::ZERO);
+    sessions.stop(ms(50));
+    assert_eq!(sessions.beat(id, &beat(Some(1), 1), ms(70)), Ok(false));
+    sessions.go_on(ms(80));
+    let end = ms(80) + LENGTH;
+    assert!(sessions.current(id, held(1), end - TICK).is_ok());
+    assert_eq!(sessions.current(id, held(1), end).err(), Some(Refusal::LeaseExpired));
+    assert_eq!(sessions.may_claim(late, ms(80)), Err(Refusal::LeaseExpired));
+}
