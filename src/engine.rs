@@ -176,7 +176,7 @@ impl Builder {
         self
     }
 
-    /// Whether the engine has threads of its own that collect, copy and drive (it has, unless told otherwise). Without them call
+    /// Whether the engine has threads of its own that collect, copy, drive, flip and mend (it has, unless told otherwise). Without them call
     /// [`Engine::step`].
     pub fn background(mut self, on: bool) -> Self {
         self.background = on;
@@ -348,7 +348,7 @@ impl Engine {
         let soon = |next: Option<Duration>| next.is_some_and(|next| next.is_zero());
         let core = &self.0.core;
         let (kept, driven, copied, collected) = (core.keep(), core.drive(), core.copy(), core.collect());
-        let flipped = core.all().iter().filter_map(|tenant| handover::driver::step(tenant)).min();
+        let flipped = core.flip(handover::driver::step);
         core.start_left();
         Ok(soon(kept) || soon(driven) || soon(flipped) || soon(copied) || soon(collected))
     }
@@ -452,6 +452,10 @@ impl Core {
         self.all().iter().filter_map(|tenant| driver::step(tenant)).min()
     }
 
+    fn flip(&self, flip: impl Fn(&Inner) -> Option<Duration>) -> Option<Duration> {
+        self.all().iter().filter_map(|tenant| flip(tenant)).min()
+    }
+
     fn copy(&self) -> Option<Duration> {
         let mut replicator = self.replicator.lock();
         self.all().iter().filter_map(|tenant| replicator.step(tenant)).min()
@@ -471,9 +475,11 @@ fn start_threads(open: &Open) -> Result<()> {
     let shared = &open.core.shared;
     let core = Arc::clone(&open.core);
     open.threads.start(shared, Thread::Driver, move || {
-        let flipped = core.all().iter().filter_map(|tenant| handover::driver::run(tenant)).min();
-        [flipped, core.start_left(), core.drive()].into_iter().flatten().min()
+        [core.start_left(), core.drive()].into_iter().flatten().min()
     })?;
+    // A thread of its own: requests wait for it, and it never waits for a store.
+    let core = Arc::clone(&open.core);
+    open.threads.start(shared, Thread::Flipper, move || core.flip(handover::driver::run))?;
     let core = Arc::clone(&open.core);
     open.threads.start(shared, Thread::Replicator, move || core.copy())?;
     let core = Arc::clone(&open.core);

@@ -78,7 +78,7 @@ pub(crate) struct Shared {
     pub(crate) services: Services,
     pub(crate) flips: Flips,
     /// In the order of [`Thread`].
-    wake: [Wake; 4],
+    wake: [Wake; 5],
     incarnation: u64,
     tokens: AtomicU64,
     closed: AtomicBool,
@@ -91,6 +91,7 @@ pub(crate) enum Thread {
     Collector,
     Replicator,
     Driver,
+    Flipper,
     Keeper,
 }
 

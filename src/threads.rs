@@ -42,6 +42,7 @@ impl Threads {
             Thread::Collector => "cutover-collect",
             Thread::Replicator => "cutover-copy",
             Thread::Driver => "cutover-drive",
+            Thread::Flipper => "cutover-flip",
             Thread::Keeper => "cutover-keep",
         };
         let core = Arc::clone(shared);

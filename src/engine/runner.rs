@@ -52,7 +52,7 @@ impl Runner {
     }
 
     /// A tenant as this runner may use it: while it is the primary, and attached. Every request through it, reads included, is refused otherwise, with
-    /// the name of the one that is.
+    /// the name of the one that is; so is whatever steers a migration or a hand-over. Only how these two stand, and their journals, are shown to everybody.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is no such tenant.

@@ -191,7 +191,7 @@ impl Core {
                 return true;
             }
             one.not_before = Some(now + RETRY);
-            let started = one.tenant.migration().start(one.target.clone(), one.options.clone());
+            let started = one.tenant.migration().try_start(one.target.clone(), one.options.clone());
             // Another one runs, or the tenant is gone: it is not for us to bring about any more.
             started.is_err_and(|err| !matches!(err.kind(), ErrorKind::IllegalMove | ErrorKind::NotFound))
         });

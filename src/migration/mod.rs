@@ -26,7 +26,7 @@ use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::Plan;
 use crate::shared::Thread;
-use crate::sync::{Instant, thread};
+use crate::sync::{Instant, MutexGuard, thread};
 use crate::tenant::Tenant;
 use crate::tenant::control::{Control, CopyProgress};
 use crate::tenant::quarantine::{Quarantined, Retried};
@@ -160,7 +160,18 @@ impl Migration {
     /// driver, a store that it is in already, or one whose earlier rows are still being removed; [`Drift`](ErrorKind::Drift) if the plan
     /// does not fit any more; [`Io`](ErrorKind::Io) if the disk is nearly full.
     pub fn start(&self, target: StoreSpec, options: MigrationOptions) -> Result<u64> {
-        let mut control = self.tenant.0.steer()?;
+        let mut control = self.steer()?;
+        self.begin(&mut control, &target, options, None)
+    }
+
+    /// The same for a thread that other tenants wait for: an error if somebody has the control of this one, perhaps in a store that hangs.
+    pub(crate) fn try_start(&self, target: StoreSpec, options: MigrationOptions) -> Result<u64> {
+        let tenant = &*self.tenant.0;
+        let Some(mut control) = tenant.control.try_lock_for(driver::SHORT) else {
+            let message = format!("another call steers the migration of the tenant {:?}", tenant.name);
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        };
+        tenant.shared.check()?;
         self.begin(&mut control, &target, options, None)
     }
 
@@ -177,7 +188,7 @@ impl Migration {
         limits::check_name("the id of the run", &run.id)?;
         limits::check_name("the name of the attempt", &run.attempt)?;
         let tenant = &*self.tenant.0;
-        let mut control = tenant.steer()?;
+        let mut control = self.steer()?;
         control.check_exists()?;
         let record = control.record();
         match run::judge(run, record.migration.as_ref(), &record.ended) {
@@ -264,7 +275,7 @@ impl Migration {
     /// [`IllegalMove`](ErrorKind::IllegalMove) if completing is not legal.
     pub fn complete_abandoning(&self) -> Result<Vec<String>> {
         let tenant = &*self.tenant.0;
-        let mut control = tenant.steer()?;
+        let mut control = self.steer()?;
         transition::check_legal(&control, Move::Complete)?;
         if !control.drive.waited {
             return Err(in_the_way(
@@ -292,7 +303,7 @@ impl Migration {
     /// [`IllegalMove`](ErrorKind::IllegalMove) in every other phase.
     pub fn cancel(&self) -> Result<()> {
         let tenant = &*self.tenant.0;
-        let mut control = tenant.steer()?;
+        let mut control = self.steer()?;
         transition::make(tenant, &mut control, Move::Cancel, "operator", "cancelled")
     }
 
@@ -303,7 +314,7 @@ impl Migration {
     /// [`IllegalMove`](ErrorKind::IllegalMove) if it is not legal.
     pub fn reverse(&self) -> Result<()> {
         let tenant = &*self.tenant.0;
-        let mut control = tenant.steer()?;
+        let mut control = self.steer()?;
         transition::check_legal(&control, Move::Reverse)?;
         let phase = control.record().status.phase;
         let goal = phase::left_behind(phase).unwrap_or(Role::Initial);
@@ -360,7 +371,7 @@ impl Migration {
     /// [`IllegalMove`](ErrorKind::IllegalMove) unless the phase is `PostMigration` or `PostRollback`: only there a store drains.
     pub fn move_stragglers(&self, older_than: Duration) -> Result<()> {
         let tenant = &*self.tenant.0;
-        let mut control = tenant.steer()?;
+        let mut control = self.steer()?;
         control.check_exists()?;
         let phase = control.record().status.phase;
         if !matches!(phase, Phase::PostMigration | Phase::PostRollback) {
@@ -398,10 +409,8 @@ impl Migration {
     /// # Errors
     /// If a store fails in another way than by being damaged.
     pub fn retry(&self) -> Result<Retried> {
-        self.tenant.check_access()?;
         let tenant = &*self.tenant.0;
-        tenant.shared.check()?;
-        let mut control = tenant.control.lock();
+        let mut control = self.steer()?;
         control.check_exists()?;
         let retried = tenant.retry_quarantined()?;
         if retried.readable > 0 {
@@ -428,10 +437,8 @@ impl Migration {
                 "what is dropped is dropped for a reason: say which",
             ));
         }
-        self.tenant.check_access()?;
         let tenant = &*self.tenant.0;
-        tenant.shared.check()?;
-        let mut control = tenant.control.lock();
+        let mut control = self.steer()?;
         control.check_exists()?;
         tenant.find_quarantined(entry)?;
         // The journal first: nothing goes without a trace.
@@ -533,9 +540,15 @@ impl Migration {
         self.tenant.0.control.lock().lines()
     }
 
+    /// The control, for whoever may steer: a runner that does not act for the tenant may not.
+    fn steer(&self) -> Result<MutexGuard<'_, Control>> {
+        self.tenant.check_access()?;
+        self.tenant.0.steer()
+    }
+
     fn make(&self, wanted: Move) -> Result<()> {
         let tenant = &*self.tenant.0;
-        let mut control = tenant.steer()?;
+        let mut control = self.steer()?;
         transition::check_legal(&control, wanted)?;
         let mut facts = driver::facts(tenant, &control)?;
         (facts.dwelt, facts.hold_switch, facts.hold_complete, facts.paused) = (true, false, false, false);
@@ -566,7 +579,7 @@ impl Migration {
 
     fn change(&self, why: &str, change: impl FnOnce(&mut MigrationRecord)) -> Result<()> {
         let tenant = &*self.tenant.0;
-        let mut control = tenant.steer()?;
+        let mut control = self.steer()?;
         control.check_exists()?;
         if control.record().migration.is_none() {
             let legal = phase::legal_in_words(control.record().status.phase);

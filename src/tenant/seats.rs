@@ -47,6 +47,11 @@ impl Caller {
     pub(crate) fn number(&self) -> u32 {
         self.0.as_ref().map_or(0, |runner| runner.number)
     }
+
+    /// The runner; none for a client.
+    pub(crate) fn as_runner(&self) -> Option<&RunnerId> {
+        self.0.as_deref()
+    }
 }
 
 /// Who is let in at the moment.
@@ -196,9 +201,12 @@ impl Seats {
 }
 
 impl Tenant {
-    /// Refuses a runner that does not act for the tenant.
+    /// Refuses a runner that does not act for the tenant, after the flip that may be on. A client is none, and waits for nothing here.
     pub(crate) fn check_access(&self) -> Result<()> {
-        self.0.pin_for(Some(&self.1), "look who acts").map(drop)
+        match self.1.as_runner() {
+            Some(_) => self.0.pin_for(Some(&self.1), "look who acts").map(drop),
+            None => Ok(()),
+        }
     }
 }
 
@@ -255,7 +263,7 @@ impl Inner {
                 if !asked {
                     asked = true;
                     state.wanted = Some(runner.name.clone());
-                    self.shared.wake(Thread::Driver);
+                    self.shared.wake(Thread::Flipper);
                 }
             } else if !state.flipping {
                 return Ok(());

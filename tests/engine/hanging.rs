@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cutover::{
-    Engine, ErrorKind, Event, Hold, Launch, MigrationOptions, Observer, Phase, Result, StoreSpec, Tenant,
-    TenantOptions,
+    Engine, ErrorKind, Event, HandoverOptions, Hold, Launch, MigrationOptions, Observer, Phase, Result,
+    StoreSpec, Tenant, TenantOptions,
 };
 use parking_lot::Mutex;
 
@@ -179,14 +179,10 @@ fn a_wait_that_takes_long_is_told_as_an_error() {
     assert_eq!(tenant.migration().progress().error, None, "it is over");
 }
 
-/// The driver itself hangs, in the sync before the switch: the progress says so and does not hang with it.
-#[test]
-fn a_move_that_hangs_in_a_store_is_named() {
-    let machine = Machine::new();
-    let engine = machine.open();
+/// A tenant whose migration hangs in its store "b", and the thread that drives migrations with it.
+fn while_the_driver_hangs(machine: &Machine, engine: &Engine, act: impl FnOnce(&Tenant)) {
     let hung = engine.create_tenant("acme", TenantOptions::new(memory("a")).retention(DROP)).unwrap();
     hung.define("work", 1, "t", b"").unwrap();
-    let other = tenant(&engine, "other", memory("c"));
     let held = MigrationOptions::default().hold_switch(true).hold_complete(true);
     hung.migration().start(memory("b"), held).unwrap();
     let until = Instant::now() + LONG;
@@ -195,7 +191,7 @@ fn a_move_that_hangs_in_a_store_is_named() {
         std::thread::sleep(Duration::from_millis(1));
     }
     machine.hang("b", true);
-    let _let_go = LetGo(&machine, "b");
+    let _let_go = LetGo(machine, "b");
     hung.migration().release(Hold::Switch).unwrap();
     loop {
         let said = hung.migration().progress();
@@ -205,11 +201,37 @@ fn a_move_that_hangs_in_a_store_is_named() {
         assert!(Instant::now() < until, "{said:?}");
         std::thread::sleep(Duration::from_millis(5));
     }
-    started(hung.launch(&Launch::new("work", 1).key("s", "k")).unwrap());
-    started(other.launch(&work()).unwrap());
-    assert!(!hung.migration().wait_settled(Duration::from_millis(20)).unwrap());
+    act(&hung);
     drop(_let_go);
     reach(&hung, Phase::PostMigration);
+}
+
+/// The driver itself hangs, in the sync before the switch: the progress says so and does not hang with it.
+#[test]
+fn a_move_that_hangs_in_a_store_is_named() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let other = tenant(&engine, "other", memory("c"));
+    while_the_driver_hangs(&machine, &engine, |hung| {
+        started(hung.launch(&Launch::new("work", 1).key("s", "k")).unwrap());
+        started(other.launch(&work()).unwrap());
+        assert!(!hung.migration().wait_settled(Duration::from_millis(20)).unwrap());
+    });
+}
+
+/// Requests wait for flips, so these wait for no store, also where nobody but the engine's threads makes them.
+#[test]
+fn a_tenant_changes_hands_in_the_background_while_the_driver_hangs_in_a_store() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let other = tenant(&engine, "other", memory("c"));
+    let old = engine.runner("old").unwrap().attach("other").unwrap();
+    let new = engine.runner("new").unwrap().attach_standby("other").unwrap();
+    while_the_driver_hangs(&machine, &engine, |_| {
+        other.handover().prepare("new", &HandoverOptions::default().flip_in(Duration::ZERO)).unwrap();
+        assert!(new.wait_to_act(LONG / 4).unwrap());
+        assert!(!old.acts());
+    });
 }
 
 /// The failures of migrations that were told.
