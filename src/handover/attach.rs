@@ -8,10 +8,11 @@ use cutover_formats::access::{AccessRecord, HandoverPhase, Seat};
 use cutover_formats::limits::MAX_SEATS;
 
 use super::access::{self, Change};
-use super::{change_locked, change_seat, driver};
+use super::{change_locked, change_seat, driver, named};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::shared::Thread;
 use crate::tenant::access::{AccessControl, Told};
 use crate::tenant::seats::{Caller, RunnerId, refusal_of};
 use crate::tenant::{Inner, Tenant};
@@ -37,6 +38,9 @@ pub(crate) fn attach(tenant: &Arc<Inner>, runner: &Arc<RunnerId>, standby: bool)
     tenant.shared.check()?;
     let seat = take_seat(tenant, &mut control, &runner.name, standby)?;
     tenant.seats.attach(runner);
+    // A flip may have waited for it.
+    control.retry_at_once();
+    tenant.shared.wake(Thread::Flipper);
     Ok(Attached {
         tenant: Arc::clone(tenant),
         runner: Arc::clone(runner),
@@ -47,8 +51,8 @@ pub(crate) fn attach(tenant: &Arc<Inner>, runner: &Arc<RunnerId>, standby: bool)
 
 /// The seat of a runner that attaches, durable.
 fn take_seat(tenant: &Inner, control: &mut AccessControl, runner: &str, standby: bool) -> Result<Seat> {
-    if control.settle()? {
-        tenant.seats.show(control.record());
+    if control.flip.is_none() {
+        driver::settle(tenant, control)?;
     }
     let record = control.record();
     let mine = record.and_then(|record| record.seat(runner)).cloned();
@@ -66,6 +70,10 @@ fn take_seat(tenant: &Inner, control: &mut AccessControl, runner: &str, standby:
         let message = format!("a flip of the tenant {:?} is on", tenant.name);
         return Err(Error::new(ErrorKind::Unavailable, message));
     }
+    if next == Access::Primary {
+        wait_for_terminated(tenant, control)?;
+    }
+    let record = control.record();
     let room = record.map_or(Ok(None), |record| make_room(&record.seats))?;
     let (epoch, since_ms) = (control.next_epoch(), tenant.shared.now_ms());
     let seat = Seat { runner: runner.to_owned(), access: next, epoch, since_ms };
@@ -80,6 +88,20 @@ fn take_seat(tenant: &Inner, control: &mut AccessControl, runner: &str, standby:
     let (name, runner) = (tenant.name.clone(), runner.to_owned());
     tenant.shared.emit(|| Event::Access { tenant: name, runner, access: next, epoch });
     Ok(seat)
+}
+
+/// What an earlier primary was admitted to has ended before the next one is let in.
+fn wait_for_terminated(tenant: &Inner, control: &mut AccessControl) -> Result<()> {
+    if let Some(wait) = &mut control.ending
+        && let Err(holders) = wait.wait(driver::SHORT)
+    {
+        let names = named(&holders);
+        let message =
+            format!("the primary of the tenant {:?} was terminated and has not ended: {names}", tenant.name);
+        return Err(Error::new(ErrorKind::Unavailable, message));
+    }
+    control.ending = None;
+    Ok(())
 }
 
 /// Who has to be forgotten for one more to be named.

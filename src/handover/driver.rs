@@ -9,21 +9,25 @@ use std::time::Duration;
 use cutover_formats::access::{AccessRecord, HandoverPhase, HandoverRecord, Seat};
 
 use super::access::{self, Change};
+use super::backoff::Backoff;
 use super::flip::{self, FlipStep, Next, Went};
+use super::named;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
-use crate::status::Holder;
 use crate::sync::Instant;
 use crate::tenant::Inner;
 use crate::tenant::access::{AccessControl, Asked, Flip, Flipped, Told};
+use crate::tenant::seats::Queued;
 
 /// How long one step waits for pins before it turns to other tenants.
 const PATIENCE: Duration = Duration::from_millis(1);
 /// How long to wait after a failure.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
-/// How long to wait for a tenant's access that somebody has.
-const SHORT: Duration = Duration::from_millis(100);
+/// How long to wait before a flip that came to nothing is tried again in the background.
+const AGAIN: Backoff = Backoff { first: RETRY, most: Duration::from_secs(30), tries: u32::MAX };
+/// How long to wait for a tenant's access that somebody has, and for what ought to be over.
+pub(super) const SHORT: Duration = Duration::from_millis(100);
 
 /// Makes the step that it is time for, and says when to look again.
 pub(crate) fn step(tenant: &Inner) -> Option<Duration> {
@@ -53,15 +57,22 @@ pub(super) fn step_locked(tenant: &Inner, control: &mut AccessControl) -> Option
         Ok(next) => next,
         Err(err) => {
             failed_to_begin(tenant, control, &err);
-            Some(RETRY)
+            Some(not_at_once(control))
         }
     }
+}
+
+/// A flip came to nothing: the next try in the background is not before the time that this returns, longer after each.
+fn not_at_once(control: &mut AccessControl) -> Duration {
+    control.failed = control.failed.saturating_add(1);
+    let wait = AGAIN.after(control.failed, ErrorKind::Unavailable).unwrap_or(AGAIN.most);
+    control.not_before = Some(clock::deadline(wait));
+    wait
 }
 
 /// What a flip that could not begin came to.
 fn failed_to_begin(tenant: &Inner, control: &mut AccessControl, err: &Error) {
     tenant.seats.unwant();
-    control.not_before = Some(Instant::now() + RETRY);
     if let Some(asked) = control.asked.take() {
         let undone = Some(err.to_string());
         control.last =
@@ -71,16 +82,22 @@ fn failed_to_begin(tenant: &Inner, control: &mut AccessControl, err: &Error) {
     tenant.shared.emit(|| Event::HandoverFailed { tenant: tenant.name.clone(), error });
 }
 
+/// While no flip is on: after a write that was in doubt the record may be ahead of what is published. It may be a primary that was terminated.
+pub(super) fn settle(tenant: &Inner, control: &mut AccessControl) -> Result<()> {
+    if control.settle()? {
+        tenant.seats.show(control.record());
+        control.ending = Some(tenant.shared.pins.begin_wait(tenant.id));
+    }
+    Ok(())
+}
+
 /// Begins a flip that was asked for, or for which it is time.
 fn begin_if_due(tenant: &Inner, control: &mut AccessControl) -> Result<Option<Duration>> {
     let wanted = tenant.seats.wanted();
     if control.record().is_none() && wanted.is_none() {
         return Ok(None);
     }
-    // After a write that was in doubt the record may be ahead of what is published.
-    if control.settle()? {
-        tenant.seats.show(control.record());
-    }
+    settle(tenant, control)?;
     if let Some(runner) = wanted {
         let handover = super::prepare_for(tenant, control, &runner)?;
         control.asked = Some(Asked { handover, back: false });
@@ -117,13 +134,13 @@ fn begin(tenant: &Inner, control: &mut AccessControl, handover: &HandoverRecord,
     let epoch = control.next_epoch();
     let primary = control.record().and_then(AccessRecord::primary).map(|seat| seat.runner.clone());
     let (after, to) = if back {
-        (handover.earlier.clone(), handover.from.clone())
+        (seats_back(&before, handover)?, handover.from.clone())
     } else {
         let now_ms = tenant.shared.now_ms();
         (seats_after(&before, primary.as_deref(), &handover.to, epoch, now_ms)?, Some(handover.to.clone()))
     };
     let told = Flipped { handover: handover.id, back, epoch, ..Flipped::default() };
-    Ok(Flip {
+    let flip = Flip {
         back,
         step: FlipStep::Deactivate as u8,
         failed: None,
@@ -136,7 +153,10 @@ fn begin(tenant: &Inner, control: &mut AccessControl, handover: &HandoverRecord,
         until: None,
         held: None,
         told,
-    })
+    };
+    // Before anything is told of it, and anybody waits.
+    check_present(tenant, &flip)?;
+    Ok(flip)
 }
 
 /// The seats after a flip from one runner to another.
@@ -151,6 +171,28 @@ fn seats_after(seats: &[Seat], from: Option<&str>, to: &str, epoch: u64, since_m
         let next = access::next(Some(seat.access), change);
         seat.access = next.map_err(|illegal| Error::new(ErrorKind::IllegalMove, illegal.to_string()))?;
         (seat.epoch, seat.since_ms) = (epoch, since_ms);
+    }
+    Ok(seats)
+}
+
+/// The seats after the roll-back of a flip: its two runners have those from before it, and what became of others since stays.
+fn seats_back(seats: &[Seat], handover: &HandoverRecord) -> Result<Vec<Seat>> {
+    let mut seats = seats.to_vec();
+    for seat in &mut seats {
+        let change = match seat.runner.as_str() {
+            runner if runner == handover.to => Change::Demote,
+            runner if Some(runner) == handover.from.as_deref() => Change::Reinstate,
+            _ => continue,
+        };
+        let next = access::next(Some(seat.access), change);
+        let next = next.map_err(|illegal| Error::new(ErrorKind::IllegalMove, illegal.to_string()))?;
+        // What it is again it is since then.
+        let earlier = handover.earlier.iter().find(|earlier| earlier.runner == seat.runner);
+        let earlier = earlier.filter(|earlier| earlier.access == next).ok_or_else(|| {
+            let message = format!("what the runner {:?} was before the flip is not known", seat.runner);
+            Error::new(ErrorKind::IllegalMove, message)
+        })?;
+        seat.clone_from(earlier);
     }
     Ok(seats)
 }
@@ -175,7 +217,18 @@ fn advance(tenant: &Inner, control: &mut AccessControl, mut flip: Flip) -> Optio
             control.flip = Some(flip);
             Some(if went == Went::NotYet { PATIENCE } else { RETRY })
         }
-        Next::Forget => undone(tenant, control, flip, error),
+        Next::Forget => {
+            let why = undone_because(error.as_ref());
+            let runner = flip.from.clone().unwrap_or_default();
+            let began = step != FlipStep::Deactivate;
+            let nap = undone(tenant, control, flip, error);
+            if began {
+                // Its first steps are in the journal. If this line fails it is as with those: they tell of nothing that is durable.
+                let told = Told { who: "driver", step: 0, runner: &runner, why: &why };
+                drop(control.tell(tenant.shared.now_ms(), &[told]));
+            }
+            nap
+        }
         Next::TakeBack => {
             flip.failed = error;
             take_back(tenant, control, flip)
@@ -196,6 +249,7 @@ fn make(tenant: &Inner, control: &mut AccessControl, flip: &mut Flip, step: Flip
             control.tell(at_ms, &steps.map(|step| line(flip, step, "driver")))?;
         }
         FlipStep::Hold => {
+            tenant.sessions.stop(tenant.shared.clock.monotonic());
             tenant.seats.hold();
             flip.held = Some(Instant::now());
         }
@@ -222,7 +276,7 @@ fn make(tenant: &Inner, control: &mut AccessControl, flip: &mut Flip, step: Flip
             flip.told.released = disconnect(tenant, flip.from.as_deref());
         }
         FlipStep::LetIn => {
-            let queued = tenant.seats.let_go(control.record());
+            let queued = let_go(tenant, control);
             flip.told.paused = flip.held.map(|held| held.elapsed()).unwrap_or_default();
             (flip.told.queued, flip.told.refused) = (queued.queued, queued.refused);
             // Who waits for a step of the old runner is to find out.
@@ -277,8 +331,7 @@ fn drain(tenant: &Inner, flip: &mut Flip) -> Result<bool> {
     if left > PATIENCE {
         return Ok(false);
     }
-    let names: Vec<String> = holders.iter().map(Holder::to_string).collect();
-    let message = format!("what was admitted before the flip has not ended in time: {}", names.join("; "));
+    let message = format!("what was admitted before the flip has not ended in time: {}", named(&holders));
     Err(Error::new(ErrorKind::TimedOut, message))
 }
 
@@ -317,8 +370,7 @@ fn take_back(tenant: &Inner, control: &mut AccessControl, mut flip: Flip) -> Opt
         })
     };
     if settled.is_ok() && !is_back(control) {
-        let why = flip.failed.as_ref().map(Error::to_string).unwrap_or_default();
-        let why = format!("undone: {why}");
+        let why = undone_because(flip.failed.as_ref());
         let runner = flip.from.clone().unwrap_or_default();
         let told = Told { who: "driver", step: 0, runner: &runner, why: &why };
         let epoch = control.next_epoch();
@@ -342,9 +394,21 @@ fn take_back(tenant: &Inner, control: &mut AccessControl, mut flip: Flip) -> Opt
     Some(RETRY)
 }
 
+/// The line of a flip that is undone.
+fn undone_because(error: Option<&Error>) -> String {
+    format!("undone: {}", error.map(Error::to_string).unwrap_or_default())
+}
+
+/// Nobody is kept waiting any more. Leases go on after that, so none runs out before whoever waited has acted under it.
+fn let_go(tenant: &Inner, control: &AccessControl) -> Queued {
+    let queued = tenant.seats.let_go(control.record());
+    tenant.sessions.go_on(tenant.shared.clock.monotonic());
+    queued
+}
+
 /// The flip is undone, durably: the old runner goes on.
 fn undone(tenant: &Inner, control: &mut AccessControl, flip: Flip, error: Option<Error>) -> Option<Duration> {
-    let queued = tenant.seats.let_go(control.record());
+    let queued = let_go(tenant, control);
     let error = error.map(|err| err.to_string()).unwrap_or_default();
     let paused = flip.held.map(|held| held.elapsed()).unwrap_or_default();
     let (queued, refused) = (queued.queued, queued.refused);
@@ -352,9 +416,8 @@ fn undone(tenant: &Inner, control: &mut AccessControl, flip: Flip, error: Option
     control.last = Some(Flipped { paused, queued, refused, undone, ..flip.told });
     // Who goes back wants to be back: that is tried again.
     control.asked = control.asked.filter(|asked| asked.back);
-    control.not_before = Some(Instant::now() + RETRY);
     tenant.shared.emit(|| Event::HandoverFailed { tenant: tenant.name.clone(), error });
-    Some(RETRY)
+    Some(not_at_once(control))
 }
 
 fn ended(tenant: &Inner, control: &mut AccessControl, flip: Flip) {
@@ -366,8 +429,8 @@ fn ended(tenant: &Inner, control: &mut AccessControl, flip: Flip) {
     let (paused, queued) = (flip.told.paused, flip.told.queued);
     let (from, to) = (flip.from, flip.to);
     tenant.shared.emit(|| Event::HandedOver { tenant: name(), from, to, paused, queued });
-    control.last = Some(flip.told);
-    (control.asked, control.not_before) = (None, None);
+    (control.last, control.asked) = (Some(flip.told), None);
+    control.retry_at_once();
 }
 
 /// Finishes a flip whose change was durable when the process ended: nothing that was admitted is left, and no worker.
@@ -401,4 +464,16 @@ pub(crate) fn recover(tenant: &Inner) -> Result<()> {
         control.persist(tenant.shared.now_ms(), &[told], |_| {})?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flip_that_comes_to_nothing_is_tried_more_and_more_rarely() {
+        let waits = [1, 2, 3, 6, 7, 1 << 30].map(|failed| AGAIN.after(failed, ErrorKind::Unavailable));
+        let ms = [500, 1000, 2000, 16_000, 30_000, 30_000].map(|ms| Some(Duration::from_millis(ms)));
+        assert_eq!(waits, ms);
+    }
 }

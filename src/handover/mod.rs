@@ -26,13 +26,16 @@ use self::flip::FlipStep;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::shared::Thread;
-use crate::status::Waiting;
+use crate::status::{Holder, Waiting};
+use crate::sync::MutexGuard;
 use crate::tenant::access::{AccessControl, Asked, Flipped, Told};
 use crate::tenant::seats::refusal_of;
 use crate::tenant::{Inner, Tenant};
 
 /// How long a flip waits for what was admitted before it, unless told otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long terminating a primary waits for what it was admitted to.
+const ENDING: Duration = Duration::from_secs(5);
 /// Who hands a tenant over that has no primary, in the journal.
 const NOBODY: &str = "nobody";
 
@@ -66,10 +69,12 @@ impl HandoverOptions {
 }
 
 /// What a flip came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HandoverReport {
-    /// Number of the hand-over.
+    /// Number of the hand-over; 0 if there was nothing to do and the one that did it is over.
     pub id: u64,
+    /// Nothing was to be done: the runner was primary before the call, and nothing has changed.
+    pub already: bool,
     /// It went back to the earlier runner.
     pub back: bool,
     /// The epoch of the change.
@@ -89,7 +94,7 @@ pub struct HandoverReport {
 impl From<Flipped> for HandoverReport {
     fn from(flipped: Flipped) -> Self {
         let Flipped { handover, back, epoch, paused, queued, refused, released, undone } = flipped;
-        Self { id: handover, back, epoch, paused, queued, refused, released, undone }
+        Self { id: handover, already: false, back, epoch, paused, queued, refused, released, undone }
     }
 }
 
@@ -112,7 +117,8 @@ pub struct HandoverProgress {
     pub last: Option<HandoverReport>,
 }
 
-/// Who acts for a tenant: look at it, and give it to another runner.
+/// Who acts for a tenant: look at it, and give it to another runner. To change it is for operators, and for the runner that acts: through the
+/// tenant of another [runner](crate::Runner::tenant) every change is refused.
 #[derive(Clone)]
 pub struct Handover {
     tenant: Tenant,
@@ -131,13 +137,13 @@ impl Handover {
     /// store of the tenant is read from, and definitions are made known. Durable when it returns.
     ///
     /// # Errors
-    /// [`IllegalMove`](ErrorKind::IllegalMove) if the runner is not on standby or a hand-over is under way; or if a store cannot be read.
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if the runner is not on standby, also if it is primary already, or a hand-over is under way; or if a
+    /// store cannot be read.
     pub fn prepare(&self, to: &str, options: &HandoverOptions) -> Result<u64> {
         limits::check_name("the name of the runner", to)?;
         let tenant = &*self.tenant.0;
         tenant.warm()?;
-        let mut control = tenant.access.lock();
-        tenant.shared.check()?;
+        let mut control = self.lock()?;
         prepare(tenant, &mut control, to, options)
     }
 
@@ -145,18 +151,25 @@ impl Handover {
     /// could have had to wait. On success it is durable.
     ///
     /// # Errors
-    /// [`IllegalMove`](ErrorKind::IllegalMove) if nothing is prepared; [`Indeterminate`](ErrorKind::Indeterminate) if a disk fails so that it is not
-    /// known how it ends. It goes on in the background then, and [`progress`](Self::progress) shows how.
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if nothing is prepared, or another call has changed that meanwhile;
+    /// [`Indeterminate`](ErrorKind::Indeterminate) if a disk fails so that it is not known how it ends. It goes on in the background then, and
+    /// [`progress`](Self::progress) shows how.
     pub fn flip(&self) -> Result<HandoverReport> {
-        self.ask(HandoverPhase::Prepare)?;
-        self.drive()
+        let (control, asked) = self.ask(HandoverPhase::Prepare)?;
+        self.drive(control, asked)
     }
 
-    /// [`prepare`](Self::prepare) and [`flip`](Self::flip).
+    /// [`prepare`](Self::prepare) and [`flip`](Self::flip). Whoever asks again because it does not know how the last call went is told so if the
+    /// runner is [primary already](HandoverReport::already): names are used once, so it was this hand-over.
     ///
     /// # Errors
     /// As both of them.
     pub fn run(&self, to: &str, options: &HandoverOptions) -> Result<HandoverReport> {
+        let control = self.lock()?;
+        if let Some(report) = already(&control, to) {
+            return Ok(report);
+        }
+        drop(control);
         self.prepare(to, options)?;
         self.flip()
     }
@@ -166,17 +179,17 @@ impl Handover {
     /// # Errors
     /// As [`flip`](Self::flip).
     pub fn ask_to_flip(&self) -> Result<()> {
-        self.ask(HandoverPhase::Prepare)
+        self.ask(HandoverPhase::Prepare).map(drop)
     }
 
-    /// Takes a flip back while the new runner has not said that it serves: with the same eight steps, to exactly the seats from before it. If it
-    /// does not succeed, as the report says, it is tried again in the background.
+    /// Takes a flip back while the new runner has not said that it serves: with the same eight steps, to exactly the seats that the two had before
+    /// it; others stay as they are. If it does not succeed, as the report says, it is tried again in the background.
     ///
     /// # Errors
-    /// [`IllegalMove`](ErrorKind::IllegalMove) if there is none that can be.
+    /// [`IllegalMove`](ErrorKind::IllegalMove) if there is none that can be, or another call has changed that meanwhile.
     pub fn roll_back(&self) -> Result<HandoverReport> {
-        self.ask(HandoverPhase::Cleanup)?;
-        self.drive()
+        let (control, asked) = self.ask(HandoverPhase::Cleanup)?;
+        self.drive(control, asked)
     }
 
     /// Asks for that without waiting for it, as [`ask_to_flip`](Self::ask_to_flip).
@@ -184,7 +197,7 @@ impl Handover {
     /// # Errors
     /// As [`roll_back`](Self::roll_back).
     pub fn ask_to_roll_back(&self) -> Result<()> {
-        self.ask(HandoverPhase::Cleanup)
+        self.ask(HandoverPhase::Cleanup).map(drop)
     }
 
     /// Calls a hand-over off before its flip. The new runner stays on standby.
@@ -199,20 +212,23 @@ impl Handover {
         })
     }
 
-    /// A runner has nothing to do with the tenant any more: its requests are refused, its workers disconnected. Durable when it returns.
+    /// A runner has nothing to do with the tenant any more: its requests are refused, its workers disconnected, and what it was admitted to has
+    /// ended. Durable when it returns.
     ///
     /// # Errors
-    /// [`NotFound`](ErrorKind::NotFound) if it was never named; [`IllegalMove`](ErrorKind::IllegalMove) while a hand-over is about it.
+    /// [`NotFound`](ErrorKind::NotFound) if it was never named; [`IllegalMove`](ErrorKind::IllegalMove) while a hand-over is about it;
+    /// [`TimedOut`](ErrorKind::TimedOut) if it is terminated, and what it was admitted to has not ended in five seconds: nobody else becomes primary
+    /// before it has.
     pub fn terminate(&self, runner: &str) -> Result<()> {
         let tenant = &*self.tenant.0;
-        let known =
-            |control: &AccessControl| control.record().is_some_and(|record| record.seat(runner).is_some());
-        if !known(&tenant.access.lock()) {
+        let mut control = self.lock()?;
+        let Some(seat) = control.record().and_then(|record| record.seat(runner)) else {
             let message = format!("no runner {runner:?} was named for the tenant {:?}", tenant.name);
             return Err(Error::new(ErrorKind::NotFound, message));
-        }
+        };
+        let acted = seat.access == Access::Primary;
         let now_ms = tenant.shared.now_ms();
-        self.change("operator", |record| {
+        change_locked(tenant, &mut control, "operator", |record| {
             let about = record.handover.as_ref();
             if about.is_some_and(|one| one.to == runner || one.from.as_deref() == Some(runner)) {
                 return Err("a hand-over is about this runner");
@@ -220,12 +236,20 @@ impl Handover {
             change_seat(record, runner, Change::Terminate, now_ms)?;
             Ok((runner.to_owned(), "terminated".to_owned()))
         })?;
+        if acted {
+            control.ending = Some(tenant.shared.pins.begin_wait(tenant.id));
+        }
+        let ending = control.ending.is_some().then(|| tenant.shared.pins.begin_wait(tenant.id));
+        drop(control);
         if let Some(number) = tenant.seats.number_of(runner) {
             tenant.sessions.close_of(number);
             tenant.requeue_released();
         }
         tenant.wake_callers();
-        Ok(())
+        let Some(Err(holders)) = ending.map(|mut ending| ending.wait(ENDING)) else { return Ok(()) };
+        let message =
+            format!("{runner:?} is terminated, and something is still under way: {}", named(&holders));
+        Err(Error::new(ErrorKind::TimedOut, message))
     }
 
     /// Forgets a runner that was terminated: its name may be used for another one from then on.
@@ -286,15 +310,31 @@ impl Handover {
             handover.flip_at_ms = Some(now_ms);
             Ok((handover.to.clone(), "to be flipped in the background".to_owned()))
         })?;
-        self.tenant.0.shared.wake(Thread::Driver);
+        self.tenant.0.shared.wake(Thread::Flipper);
         Ok(())
     }
 
-    /// Asks for a flip, from this phase on.
-    fn ask(&self, phase: HandoverPhase) -> Result<()> {
-        let tenant = &*self.tenant.0;
+    /// The record of who acts, for whoever may change it: clients, and the runner that acts. While a flip is on nobody may, and the callers say so.
+    fn lock(&self) -> Result<MutexGuard<'_, AccessControl>> {
+        let Tenant(tenant, caller) = &self.tenant;
         let mut control = tenant.access.lock();
         tenant.shared.check()?;
+        if control.flip.is_none() {
+            driver::settle(tenant, &mut control)?;
+        }
+        match caller.as_runner() {
+            // Under this lock that does not change, so it need not wait or pin.
+            Some(runner) if control.flip.is_none() && !tenant.seats.acts(runner) => {
+                Err(refusal_of(&tenant.name, control.record(), &runner.name))
+            }
+            _ => Ok(control),
+        }
+    }
+
+    /// Asks for a flip, from this phase on. Whoever makes it as well keeps the lock until its first step: nobody is to come between.
+    fn ask(&self, phase: HandoverPhase) -> Result<(MutexGuard<'_, AccessControl>, Asked)> {
+        let tenant = &*self.tenant.0;
+        let mut control = self.lock()?;
         if control.flip.is_some() {
             return Err(illegal(tenant, "a flip is on"));
         }
@@ -302,27 +342,31 @@ impl Handover {
         let Some(handover) = handover.filter(|handover| handover.phase == phase) else {
             return Err(illegal(tenant, "there is no hand-over in the phase for it"));
         };
-        control.asked = Some(Asked { handover: handover.id, back: phase == HandoverPhase::Cleanup });
-        (control.last, control.not_before) = (None, None);
-        drop(control);
-        tenant.shared.wake(Thread::Driver);
-        Ok(())
+        let asked = Asked { handover: handover.id, back: phase == HandoverPhase::Cleanup };
+        (control.asked, control.last) = (Some(asked), None);
+        control.retry_at_once();
+        tenant.shared.wake(Thread::Flipper);
+        Ok((control, asked))
     }
 
     /// Makes the steps of a flip that was asked for, until it is over.
-    fn drive(&self) -> Result<HandoverReport> {
+    fn drive<'t>(
+        &'t self,
+        mut control: MutexGuard<'t, AccessControl>,
+        asked: Asked,
+    ) -> Result<HandoverReport> {
         let tenant = &*self.tenant.0;
         let mut stuck = false;
         loop {
-            let mut control = tenant.access.lock();
-            tenant.shared.check()?;
-            if control.flip.is_none()
-                && let Some(last) = &control.last
-            {
-                return Ok(last.clone().into());
-            }
             let nap = driver::step_locked(tenant, &mut control);
-            let fails = control.last.is_none() && nap.is_some_and(|nap| nap >= driver::RETRY);
+            // Others look at it meanwhile, or make the next step.
+            drop(control);
+            control = tenant.access.lock();
+            tenant.shared.check()?;
+            if control.flip.is_none() {
+                return came_to(tenant, &mut control, asked);
+            }
+            let fails = nap.is_some_and(|nap| nap >= driver::RETRY);
             if fails && stuck {
                 let message =
                     "a disk fails, so it is not known how the flip ends: it goes on in the background";
@@ -339,11 +383,34 @@ impl Handover {
         who: &str,
         change: impl FnOnce(&mut AccessRecord) -> Result<(String, String), &'static str>,
     ) -> Result<()> {
-        let tenant = &*self.tenant.0;
-        let mut control = tenant.access.lock();
-        tenant.shared.check()?;
-        change_locked(tenant, &mut control, who, change)
+        let mut control = self.lock()?;
+        change_locked(&self.tenant.0, &mut control, who, change)
     }
+}
+
+/// What a flip that was asked for came to, while none is on.
+fn came_to(tenant: &Inner, control: &mut AccessControl, asked: Asked) -> Result<HandoverReport> {
+    let of_it = |last: &&Flipped| (last.handover, last.back) == (asked.handover, asked.back);
+    if let Some(last) = control.last.as_ref().filter(of_it) {
+        return Ok(last.clone().into());
+    }
+    // It never began, or another one has followed it.
+    control.asked = control.asked.filter(|other| *other != asked);
+    Err(illegal(tenant, "another call has changed the hand-over meanwhile"))
+}
+
+/// What is said to whoever asks for a hand-over to a runner that is primary already.
+fn already(control: &AccessControl, to: &str) -> Option<HandoverReport> {
+    let record = control.record().filter(|_| control.flip.is_none())?;
+    let seat = record.primary().filter(|seat| seat.runner == to)?;
+    let handover = record.handover.as_ref().filter(|handover| handover.to == to);
+    let id = handover.map_or(0, |handover| handover.id);
+    Some(HandoverReport { id, already: true, epoch: seat.epoch, ..HandoverReport::default() })
+}
+
+/// Who is waited for, in words.
+fn named(holders: &[Holder]) -> String {
+    holders.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// Makes a change durable and publishes it, while no flip is on.
@@ -424,7 +491,8 @@ fn prepare(tenant: &Inner, control: &mut AccessControl, to: &str, options: &Hand
         });
         Ok((to.to_owned(), why))
     })?;
-    tenant.shared.wake(Thread::Driver);
+    control.retry_at_once();
+    tenant.shared.wake(Thread::Flipper);
     Ok(id)
 }
 

@@ -41,6 +41,10 @@ pub(crate) struct AccessControl {
     pub(crate) asked: Option<Asked>,
     /// After a flip that failed, the next try is not before this.
     pub(crate) not_before: Option<Instant>,
+    /// How many have failed one after the other.
+    pub(crate) failed: u32,
+    /// The wait for what a primary that was terminated had been admitted to.
+    pub(crate) ending: Option<Wait>,
 }
 
 /// A flip that was asked for.
@@ -132,6 +136,8 @@ impl AccessControl {
             last: None,
             asked: None,
             not_before: None,
+            failed: 0,
+            ending: None,
         }
     }
 
@@ -182,6 +188,11 @@ impl AccessControl {
 
     pub(crate) fn record(&self) -> Option<&AccessRecord> {
         self.record.as_ref()
+    }
+
+    /// A flip that failed before may succeed now.
+    pub(crate) fn retry_at_once(&mut self) {
+        (self.not_before, self.failed) = (None, 0);
     }
 
     /// An epoch for the next change. One whose write failed is not used again.

@@ -9,7 +9,7 @@ use cutover::{
     Access, Completion, Ending, ErrorKind, FlipStep, HandoverOptions, HandoverPhase, Launched, Seat, Settled,
 };
 
-use crate::common::{LONG, keyed, many, started, with_step};
+use crate::common::{KEEP, LONG, keyed, many, memory, started, tenant, with_step};
 use crate::runners::{Machine, kind, named, seats, steps, steps_of_flips, two_runners};
 
 /// Stopped after each of its eight steps, by a process that dies and takes everything with it that is not durable.
@@ -247,6 +247,8 @@ fn a_new_runner_that_is_gone_gets_nothing() {
         assert!(undone.contains("not attached any more"), "{undone}");
         assert_eq!(door.handover().progress().seats, before);
         assert!(old.acts());
+        let told = door.handover().journal().unwrap().pop().unwrap();
+        assert!(told.why.starts_with("undone: "), "the journal tells of no flip that was not: {told:?}");
         let settled = gate.complete(&task, Completion::default()).unwrap();
         assert_eq!(
             settled,
@@ -277,6 +279,143 @@ fn a_flip_is_rolled_back_to_exactly_the_seats_before_it() {
     assert!(again.token > task.token);
     hands.complete(&again, Completion::default()).unwrap();
     assert_eq!(steps_of_flips(&door), [1, 2, 3, 4, 5, 6, 7, 8, 1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+/// While the new one had not said that it serves, a third one was terminated, a fourth one came and a fifth one was forgotten.
+#[test]
+fn a_roll_back_leaves_what_became_of_others_as_it_is() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let (door, old, new) = two_runners(&engine);
+    let standby = |name: &str| engine.runner(name).unwrap().attach_standby("acme").unwrap();
+    let (_third, fifth) = (standby("third"), standby("fifth"));
+    door.handover().terminate("fifth").unwrap();
+    let before = door.handover().progress().seats;
+    door.handover().run("new", &HandoverOptions::default()).unwrap();
+    door.handover().terminate("third").unwrap();
+    door.handover().forget("fifth").unwrap();
+    drop(fifth);
+    let _fourth = standby("fourth");
+    assert_eq!(door.handover().roll_back().unwrap().undone, None);
+    let after = door.handover().progress().seats;
+    let is = [("old", Access::Primary), ("new", Access::Standby), ("third", Access::Terminated)];
+    assert_eq!(seats(&door), named(&[is[0], is[1], is[2], ("fourth", Access::Standby)]));
+    assert_eq!(after[..2], before[..2], "the two are exactly what they were");
+    assert!(old.acts() && !new.acts());
+    assert_eq!(kind(engine.runner("third").unwrap().attach_standby("acme")), ErrorKind::Deactivated);
+}
+
+/// Whoever asks for a flip and whoever calls it off, or for a roll-back and says that it serves, come at the same time: both are answered.
+#[test]
+fn who_asks_for_what_another_one_ends_at_the_same_time_is_answered() {
+    let (answered, all) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let machine = Machine::new();
+        let engine = machine.open();
+        let door = tenant(&engine, memory("a"), KEEP);
+        let _first = engine.runner("0").unwrap().attach("acme").unwrap();
+        let mut runners = Vec::new();
+        let at_once = |one: &(dyn Fn() -> Option<ErrorKind> + Sync), other: &(dyn Fn() -> bool + Sync)| {
+            let both = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                let one = scope.spawn(|| (both.wait(), one()).1);
+                both.wait();
+                (other(), one.join().unwrap())
+            })
+        };
+        for round in 1..=300 {
+            let name = round.to_string();
+            let new = engine.runner(&name).unwrap().attach_standby("acme").unwrap();
+            door.handover().prepare(&name, &HandoverOptions::default()).unwrap();
+            let flip = || door.handover().flip().err().map(|err| err.kind());
+            let (ended, refused) = at_once(&flip, &|| door.handover().cancel().is_ok());
+            assert_eq!(refused, ended.then_some(ErrorKind::IllegalMove), "round {round}");
+            if !ended {
+                let back = || door.handover().roll_back().err().map(|err| err.kind());
+                let (ended, refused) = at_once(&back, &|| {
+                    new.serving().is_ok() && door.handover().progress().handover.is_none() && new.acts()
+                });
+                assert_eq!(refused, ended.then_some(ErrorKind::IllegalMove), "round {round}");
+            }
+            for (runner, access) in seats(&door) {
+                if access != Access::Primary {
+                    door.handover().terminate(&runner).unwrap();
+                    door.handover().forget(&runner).unwrap();
+                }
+            }
+            runners.push(new);
+        }
+        answered.send(()).unwrap();
+    });
+    all.recv_timeout(LONG).expect("somebody waits for ever, or has panicked");
+}
+
+/// A worker waits in its report while a flip is on, for longer than its lease is long: it could not be heard of.
+#[test]
+fn no_lease_runs_out_while_a_flip_keeps_its_worker_waiting() {
+    for undone in [true, false] {
+        let machine = Machine::new();
+        let engine = machine.open();
+        let (door, old, new) = two_runners(&engine);
+        // The one goes on if the old runner does, the other one in any case.
+        let (of_old, of_nobody) =
+            (old.tenant().register(many("old")).unwrap(), door.register(many("nobody")).unwrap());
+        let hold = |gate: &cutover::Gate, key: &str| {
+            door.launch(&with_step(key)).unwrap();
+            gate.claim("default", Duration::ZERO).unwrap().unwrap()
+        };
+        let (one, other) = (hold(&of_old, "one"), hold(&of_nobody, "other"));
+        door.handover().prepare("new", &HandoverOptions::default()).unwrap();
+        door.handover().ask_to_flip().unwrap();
+        steps(&engine, 3);
+        std::thread::scope(|scope| {
+            let reports = [
+                scope.spawn(|| of_old.complete(&one, Completion::default())),
+                scope.spawn(|| of_nobody.complete(&other, Completion::default())),
+            ];
+            let until = Instant::now() + LONG;
+            while door.handover().progress().waiting < 2 {
+                assert!(Instant::now() < until);
+                std::thread::yield_now();
+            }
+            machine.clock.advance(LONG);
+            let new = (!undone).then_some(new);
+            while door.handover().progress().last.is_none() {
+                engine.step().unwrap();
+            }
+            let [of_old, of_nobody] = reports.map(|report| report.join().unwrap());
+            let done = Settled::Done { ended: Some(Ending::Completed) };
+            assert_eq!(of_nobody.unwrap(), done);
+            match new {
+                None => assert_eq!(of_old.unwrap(), done, "its runner goes on"),
+                Some(_) => assert_eq!(kind(of_old), ErrorKind::Deactivated),
+            }
+        });
+        machine.clock.advance(LONG);
+        assert_eq!(kind(of_nobody.claim("default", Duration::ZERO)), ErrorKind::LeaseExpired, "time goes on");
+    }
+}
+
+/// It is time for a flip, and the new runner is not there: nothing is told of it, nobody waits, and it is made when the runner comes.
+#[test]
+fn a_flip_whose_time_has_come_waits_for_the_new_runner_without_a_trace() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let (door, old, new) = two_runners(&engine);
+    door.handover().prepare("new", &HandoverOptions::default().flip_in(Duration::from_secs(1))).unwrap();
+    drop(new);
+    machine.clock.advance(Duration::from_secs(2));
+    let until = Instant::now() + Duration::from_millis(600);
+    while Instant::now() < until {
+        engine.step().unwrap();
+        started(old.tenant().launch(&cutover::Launch::new("work", 1)).unwrap());
+        assert!(door.handover().progress().step.is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(steps_of_flips(&door).is_empty());
+    let new = engine.runner("new").unwrap().attach_standby("acme").unwrap();
+    steps(&engine, 20);
+    assert!(new.acts(), "at once");
 }
 
 #[test]

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use cutover::fault::{Act, Effect, Fault};
+use cutover::store::Write;
 use cutover::{
     Access, Attached, Backoff, Completion, Ending, ErrorKind, FlipStep, Gate, HandoverOptions, HandoverPhase,
-    MigrationOptions, Phase, Settled,
+    Hold, MigrationOptions, Phase, RunId, Settled,
 };
 
 use crate::common::{DROP, Home, KEEP, LONG, keyed, many, memory, settle, started, tenant, with_step};
@@ -60,6 +61,121 @@ fn the_first_runner_is_primary_and_others_are_refused_with_its_name() {
     assert!(door.instance(id).unwrap().is_some(), "clients are served all the same");
     assert_eq!(kind(two.attach("acme")), ErrorKind::NotPrimary, "its access stays");
     assert_eq!(kind(one.attach("nobody")), ErrorKind::NotFound);
+}
+
+/// Standby, and then deactivated: what it asks for is refused whatever it is, and changes nothing.
+#[test]
+fn a_runner_that_does_not_act_steers_nothing() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let (door, old, new) = two_runners(&engine);
+    let id = door.migration().start(memory("b"), MigrationOptions::default().hold_switch(true)).unwrap();
+    let refused = |by: &Attached, expected: ErrorKind| {
+        let (migration, handover) = (by.tenant().migration(), by.tenant().handover());
+        let (journals, status) = (door.migration().journal().unwrap().len(), door.status());
+        let lines = door.handover().journal().unwrap().len();
+        let (options, run) = (HandoverOptions::default(), RunId { id: "r".into(), attempt: "1".into() });
+        for (call, found) in [
+            kind(migration.start(memory("c"), MigrationOptions::default())),
+            kind(migration.run(&run, memory("c"), MigrationOptions::default())),
+            kind(migration.switch()),
+            kind(migration.complete()),
+            kind(migration.complete_abandoning()),
+            kind(migration.cancel()),
+            kind(migration.reverse()),
+            kind(migration.hold(Hold::All)),
+            kind(migration.release(Hold::Switch)),
+            kind(migration.throttle(1)),
+            kind(migration.move_stragglers(Duration::ZERO)),
+            kind(migration.retry()),
+            kind(handover.prepare("new", &options)),
+            kind(handover.run("new", &options)),
+            kind(handover.flip()),
+            kind(handover.ask_to_flip()),
+            kind(handover.roll_back()),
+            kind(handover.ask_to_roll_back()),
+            kind(handover.cancel()),
+            kind(handover.terminate("old")),
+            kind(handover.forget("old")),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            assert_eq!(found, expected, "call {call}");
+        }
+        assert_eq!(door.migration().journal().unwrap().len(), journals);
+        assert_eq!(door.handover().journal().unwrap().len(), lines);
+        assert_eq!((door.status(), by.tenant().migration().progress().id), (status, Some(id)), "it may look");
+    };
+    refused(&new, ErrorKind::NotPrimary);
+    // The one that acts may, and so may operators whoever acts.
+    old.tenant().handover().prepare("new", &HandoverOptions::default()).unwrap();
+    refused(&new, ErrorKind::NotPrimary);
+    assert_eq!(old.tenant().handover().flip().unwrap().undone, None);
+    refused(&old, ErrorKind::Deactivated);
+    new.tenant().migration().throttle(1 << 20).unwrap();
+    door.migration().cancel().unwrap();
+    assert_eq!(new.tenant().handover().roll_back().unwrap().undone, None);
+    assert!(old.acts());
+}
+
+#[test]
+fn who_asks_again_for_a_hand_over_that_was_made_is_told_so() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let (door, old, new) = two_runners(&engine);
+    let options = HandoverOptions::default();
+    let made = door.handover().run("new", &options).unwrap();
+    assert!(!made.already);
+    let again = || {
+        let before = (door.handover().progress().seats, door.handover().journal().unwrap());
+        let report = door.handover().run("new", &options).unwrap();
+        assert_eq!((report.already, report.undone, report.epoch), (true, None, before.0[1].epoch));
+        assert_eq!((door.handover().progress().seats, door.handover().journal().unwrap()), before);
+        assert!(new.acts() && !old.acts());
+        report.id
+    };
+    assert_eq!(again(), made.id);
+    new.serving().unwrap();
+    assert_eq!(again(), 0, "that hand-over is over");
+    assert_eq!(kind(door.handover().prepare("new", &options)), ErrorKind::IllegalMove);
+}
+
+/// A launch of the old primary hangs in its commit while that is terminated: nobody is let in before it has ended.
+#[test]
+fn what_a_terminated_primary_was_admitted_to_ends_before_another_one_comes() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let door = tenant(&engine, memory("a"), KEEP);
+    let old = engine.runner("old").unwrap().attach("acme").unwrap();
+    let two = engine.runner("two").unwrap();
+    machine.faults.script(|step| match step.act {
+        Act::Commit(Write::Synced) => Fault::Hang,
+        _ => Fault::None,
+    });
+    std::thread::scope(|scope| {
+        let hangs = scope.spawn(|| old.tenant().launch(&keyed("hangs")));
+        let until = Instant::now() + LONG;
+        while machine.faults.hanging() == 0 {
+            assert!(Instant::now() < until);
+            std::thread::yield_now();
+        }
+        machine.faults.clear();
+        let terminates = scope.spawn(|| door.handover().terminate("old"));
+        while seats(&door) != named(&[("old", Access::Terminated)]) {
+            assert!(Instant::now() < until);
+            std::thread::yield_now();
+        }
+        let early = two.attach("acme").map(drop);
+        let waited = !terminates.is_finished();
+        machine.faults.release();
+        assert_eq!(kind(early), ErrorKind::Unavailable);
+        assert!(waited, "for what is under way");
+        terminates.join().unwrap().unwrap();
+        started(hangs.join().unwrap().unwrap());
+    });
+    assert_eq!(kind(old.tenant().launch(&keyed("late"))), ErrorKind::Deactivated);
+    assert!(two.attach("acme").unwrap().acts());
 }
 
 #[test]
