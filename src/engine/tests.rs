@@ -1,13 +1,18 @@
-//! Launches stopped on their way, at a point that only the engine's own locks can reach.
+//! Launches and flips stopped on their way, at a point that only the engine's own locks can reach.
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use cutover_formats::access::HandoverPhase;
 use cutover_formats::{Family, InstanceId, Phase, Prefix};
 
 use super::{Builder, Engine, TenantOptions};
 use crate::catalog::StoreSpec;
+use crate::clock::ManualClock;
 use crate::error::ErrorKind;
+use crate::files::MemoryFiles;
+use crate::handover::attach::Attached;
+use crate::handover::{Handover, HandoverOptions, HandoverReport};
 use crate::migration::{Hold, MigrationOptions};
 use crate::status::Waiting;
 use crate::store::memory::MemoryDriver;
@@ -304,4 +309,60 @@ fn nothing_is_removed_before_who_acted_on_the_earlier_status_has_ended() {
         assert!(Instant::now() < until, "{:?}", tenant.migration().progress());
         engine.step().unwrap();
     }
+}
+
+/// Asks for a flip from this phase on, lets `between` come to pass, and makes the flip.
+fn asked_then(
+    phase: HandoverPhase,
+    between: impl FnOnce(&Handover, &Attached) + Send + 'static,
+) -> crate::error::Result<HandoverReport> {
+    let (answer, answered) = mpsc::channel();
+    std::thread::spawn(move || {
+        let builder = Engine::builder("/data").driver(Arc::new(MemoryDriver::new())).background(false);
+        let builder = builder.files(Arc::new(MemoryFiles::new())).clock(Arc::new(ManualClock::at(1)));
+        let engine = builder.open().unwrap();
+        let handover = engine.create_tenant("acme", TenantOptions::new(memory("a"))).unwrap().handover();
+        let _old = engine.runner("old").unwrap().attach("acme").unwrap();
+        let new = engine.runner("new").unwrap().attach_standby("acme").unwrap();
+        handover.prepare("new", &HandoverOptions::default()).unwrap();
+        if phase == HandoverPhase::Cleanup {
+            handover.flip().unwrap();
+        }
+        let (control, asked) = handover.ask(phase).unwrap();
+        drop(control);
+        between(&handover, &new);
+        let made = handover.drive(handover.lock().unwrap(), asked);
+        answer.send(made).unwrap();
+    });
+    answered.recv_timeout(LONG).expect("it goes on for ever, or has panicked")
+}
+
+#[test]
+fn whoever_flips_what_was_called_off_meanwhile_is_told_so() {
+    let made = asked_then(HandoverPhase::Prepare, |handover, _| handover.cancel().unwrap());
+    assert_eq!(made.unwrap_err().kind(), ErrorKind::IllegalMove);
+}
+
+#[test]
+fn whoever_flips_what_was_prepared_anew_meanwhile_does_not_flip_that() {
+    let made = asked_then(HandoverPhase::Prepare, |handover, _| {
+        handover.cancel().unwrap();
+        handover.prepare("new", &HandoverOptions::default()).unwrap();
+    });
+    assert_eq!(made.unwrap_err().kind(), ErrorKind::IllegalMove);
+}
+
+#[test]
+fn whoever_takes_back_what_serves_meanwhile_is_told_so() {
+    let made = asked_then(HandoverPhase::Cleanup, |_, new| new.serving().unwrap());
+    assert_eq!(made.unwrap_err().kind(), ErrorKind::IllegalMove);
+}
+
+#[test]
+fn whoever_flips_what_another_call_has_flipped_meanwhile_is_told_what_it_came_to() {
+    let made = asked_then(HandoverPhase::Prepare, |handover, _| {
+        let other = handover.flip().unwrap();
+        assert_eq!(other.undone, None);
+    });
+    assert_eq!(made.unwrap().undone, None);
 }

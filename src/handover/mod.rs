@@ -315,7 +315,7 @@ impl Handover {
     }
 
     /// The record of who acts, for whoever may change it: clients, and the runner that acts. While a flip is on nobody may, and the callers say so.
-    fn lock(&self) -> Result<MutexGuard<'_, AccessControl>> {
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, AccessControl>> {
         let Tenant(tenant, caller) = &self.tenant;
         let mut control = tenant.access.lock();
         tenant.shared.check()?;
@@ -332,7 +332,7 @@ impl Handover {
     }
 
     /// Asks for a flip, from this phase on. Whoever makes it as well keeps the lock until its first step: nobody is to come between.
-    fn ask(&self, phase: HandoverPhase) -> Result<(MutexGuard<'_, AccessControl>, Asked)> {
+    pub(crate) fn ask(&self, phase: HandoverPhase) -> Result<(MutexGuard<'_, AccessControl>, Asked)> {
         let tenant = &*self.tenant.0;
         let mut control = self.lock()?;
         if control.flip.is_some() {
@@ -350,7 +350,7 @@ impl Handover {
     }
 
     /// Makes the steps of a flip that was asked for, until it is over.
-    fn drive<'t>(
+    pub(crate) fn drive<'t>(
         &'t self,
         mut control: MutexGuard<'t, AccessControl>,
         asked: Asked,

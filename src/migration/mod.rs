@@ -166,12 +166,7 @@ impl Migration {
 
     /// The same for a thread that other tenants wait for: an error if somebody has the control of this one, perhaps in a store that hangs.
     pub(crate) fn try_start(&self, target: StoreSpec, options: MigrationOptions) -> Result<u64> {
-        let tenant = &*self.tenant.0;
-        let Some(mut control) = tenant.control.try_lock_for(driver::SHORT) else {
-            let message = format!("another call steers the migration of the tenant {:?}", tenant.name);
-            return Err(Error::new(ErrorKind::Unavailable, message));
-        };
-        tenant.shared.check()?;
+        let mut control = self.tenant.0.try_steer(driver::SHORT)?;
         self.begin(&mut control, &target, options, None)
     }
 

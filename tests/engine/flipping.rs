@@ -9,7 +9,7 @@ use cutover::{
     Access, Completion, Ending, ErrorKind, FlipStep, HandoverOptions, HandoverPhase, Launched, Seat, Settled,
 };
 
-use crate::common::{KEEP, LONG, keyed, many, memory, started, tenant, with_step};
+use crate::common::{LONG, keyed, many, started, with_step};
 use crate::runners::{Machine, kind, named, seats, steps, steps_of_flips, two_runners};
 
 /// Stopped after each of its eight steps, by a process that dies and takes everything with it that is not durable.
@@ -303,51 +303,6 @@ fn a_roll_back_leaves_what_became_of_others_as_it_is() {
     assert_eq!(after[..2], before[..2], "the two are exactly what they were");
     assert!(old.acts() && !new.acts());
     assert_eq!(kind(engine.runner("third").unwrap().attach_standby("acme")), ErrorKind::Deactivated);
-}
-
-/// Whoever asks for a flip and whoever calls it off, or for a roll-back and says that it serves, come at the same time: both are answered.
-#[test]
-fn who_asks_for_what_another_one_ends_at_the_same_time_is_answered() {
-    let (answered, all) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let machine = Machine::new();
-        let engine = machine.open();
-        let door = tenant(&engine, memory("a"), KEEP);
-        let _first = engine.runner("0").unwrap().attach("acme").unwrap();
-        let mut runners = Vec::new();
-        let at_once = |one: &(dyn Fn() -> Option<ErrorKind> + Sync), other: &(dyn Fn() -> bool + Sync)| {
-            let both = std::sync::Barrier::new(2);
-            std::thread::scope(|scope| {
-                let one = scope.spawn(|| (both.wait(), one()).1);
-                both.wait();
-                (other(), one.join().unwrap())
-            })
-        };
-        for round in 1..=300 {
-            let name = round.to_string();
-            let new = engine.runner(&name).unwrap().attach_standby("acme").unwrap();
-            door.handover().prepare(&name, &HandoverOptions::default()).unwrap();
-            let flip = || door.handover().flip().err().map(|err| err.kind());
-            let (ended, refused) = at_once(&flip, &|| door.handover().cancel().is_ok());
-            assert_eq!(refused, ended.then_some(ErrorKind::IllegalMove), "round {round}");
-            if !ended {
-                let back = || door.handover().roll_back().err().map(|err| err.kind());
-                let (ended, refused) = at_once(&back, &|| {
-                    new.serving().is_ok() && door.handover().progress().handover.is_none() && new.acts()
-                });
-                assert_eq!(refused, ended.then_some(ErrorKind::IllegalMove), "round {round}");
-            }
-            for (runner, access) in seats(&door) {
-                if access != Access::Primary {
-                    door.handover().terminate(&runner).unwrap();
-                    door.handover().forget(&runner).unwrap();
-                }
-            }
-            runners.push(new);
-        }
-        answered.send(()).unwrap();
-    });
-    all.recv_timeout(LONG).expect("somebody waits for ever, or has panicked");
 }
 
 /// A worker waits in its report while a flip is on, for longer than its lease is long: it could not be heard of.
