@@ -96,7 +96,7 @@ impl Gate {
         tenant.shared.check()?;
         let _pin = tenant.pin_for(Some(&self.tenant.1), "register a worker")?;
         let mut session = self.session.lock();
-        tenant.sessions.close(*session);
+        tenant.sessions.close(*session, tenant.shared.clock.monotonic());
         *session = tenant.register(&self.terms);
         drop(session);
         tenant.requeue_released();
@@ -262,7 +262,7 @@ pub(super) fn refused(refusal: Refusal) -> Error {
 impl Drop for Gate {
     fn drop(&mut self) {
         let tenant = &*self.tenant.0;
-        tenant.sessions.close(self.session());
+        tenant.sessions.close(self.session(), tenant.shared.clock.monotonic());
         tenant.requeue_released();
     }
 }

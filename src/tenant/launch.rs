@@ -339,6 +339,7 @@ pub(super) fn add_step(
         saved: Vec::new(),
         result: Vec::new(),
         retry: step.retry.record(),
+        attempts: 0,
         counted_from: 0,
         counted_ms: ready_ms(state),
         history: Vec::new(),

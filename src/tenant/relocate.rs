@@ -187,7 +187,7 @@ impl Inner {
             if let Some(lease) = leases.iter().find(|lease| lease.entry.step == name)
                 && step.history.iter().all(|one| one.token != lease.token)
             {
-                step.history.push(revoked(lease, self.shared.now_ms()));
+                step.note(revoked(lease, self.shared.now_ms()));
                 step.revision += 1;
             }
             if let Some(ready) = ready_row(way.id, &name, &step) {

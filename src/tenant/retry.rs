@@ -18,7 +18,10 @@ use crate::clock::millis;
 /// How a step that fails is tried again: after a pause that doubles with each failure and is partly left to chance, up to a budget of attempts and
 /// one of time. When one of them is used up the step waits for somebody who decides; see [`Tenant::decide`](crate::Tenant::decide).
 ///
-/// Only reports of failures count. A lease that runs out writes nothing, so that is not an attempt: such a step is ready again at once.
+/// A lease that runs out is an attempt too: a step that hangs or kills whoever has it is not tried for ever. There is no pause after it. It writes
+/// nothing, so those that have run out are counted in memory: from the start when the process starts, and for the 65,536 steps of a tenant that were
+/// lost last. Together with one lease all of its worker's run out, and count. A lease that ends otherwise does not: when its
+/// [`Gate`](crate::Gate) is dropped, its instance moves, or its runner hands the tenant over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
     /// The pause after the first failure. After each further one it is twice as long; at least half of it passes.
@@ -28,7 +31,7 @@ pub struct Retry {
     /// Most attempts. There is always a first one.
     pub attempts: u32,
     /// No other attempt begins later than this after the step was ready for the first time, or after it was decided to try it again. The time that it waits
-    /// for a worker is part of that.
+    /// for a worker is part of that: one that nobody has claimed by then waits for a decision when somebody would.
     pub within: Duration,
 }
 
@@ -55,16 +58,21 @@ impl Retry {
 /// What a step has used of its budgets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Used {
-    /// Attempts that failed, with the last one.
+    /// Attempts that failed, and those whose lease ran out.
     pub(super) attempts: u32,
     /// When time began to count, in milliseconds since 1970.
     pub(super) since_ms: u64,
 }
 
 impl Used {
-    /// Of a step whose latest assignment fails now, and is not in its history yet.
-    pub(super) fn by(step: &StepRecord) -> Self {
-        Self { attempts: step.attempts_counted().saturating_add(1), since_ms: step.counted_ms }
+    /// Of a step that nobody has, whose leases have run out so many times.
+    pub(super) fn by(step: &StepRecord, lost: u32) -> Self {
+        Self { attempts: step.attempts_counted().saturating_add(lost), since_ms: step.counted_ms }
+    }
+
+    /// The same with an attempt that fails now.
+    pub(super) fn and_one(self) -> Self {
+        Self { attempts: self.attempts.saturating_add(1), ..self }
     }
 }
 
@@ -95,6 +103,11 @@ pub(super) fn at(policy: &RetryRecord, used: Used, at_ms: u64) -> Next {
         return Next::Exhausted;
     }
     Next::Again { at_ms }
+}
+
+/// Whether an attempt may begin at `now_ms`, of a step that is ready. The first one always may.
+pub(super) fn may_begin(policy: &RetryRecord, used: Used, now_ms: u64) -> bool {
+    used.attempts == 0 || at(policy, used, now_ms) != Next::Exhausted
 }
 
 /// The last moment at which an attempt may begin.
@@ -182,6 +195,17 @@ mod tests {
             Some((0, 0)),
             "at the same tick"
         );
+    }
+
+    #[test]
+    fn the_first_attempt_begins_whatever_the_budgets_say_and_others_within_them() {
+        let end = NOW + POLICY.within_ms;
+        let none = RetryRecord { attempts: 0, within_ms: 0, ..POLICY };
+        assert!(may_begin(&none, used(0), end));
+        assert!(!may_begin(&none, used(1), NOW));
+        assert!(may_begin(&POLICY, used(9), end));
+        assert!(!may_begin(&POLICY, used(9), end + 1));
+        assert!(!may_begin(&POLICY, used(10), NOW));
     }
 
     #[test]

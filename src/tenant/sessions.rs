@@ -4,8 +4,8 @@
 //! the whole session has run out: its worker may be anything by now, so everything that it held goes to others, and nothing that it
 //! does is taken before it registers anew. A session that holds nothing runs out in the same way.
 //!
-//! All of it is in memory only. After a restart every lease is void and tokens go on rising, so a claim and a heartbeat need no write;
-//! only a result does. Time is monotonic, passed in, and counted from when something reaches the engine.
+//! All of it is in memory only. After a restart every lease is void and tokens go on rising, so a claim, a heartbeat and the end of a lease need no
+//! write; only a result does. How often a step's leases have run out is counted from then on. Time is monotonic, passed in, and counted from when something reaches the engine.
 //!
 //! While a flip keeps everybody waiting nobody can be heard of, so for leases that time does not pass: they end later by as much.
 
@@ -20,6 +20,8 @@ use super::queue::Entry;
 #[cfg(feature = "proxy")]
 use crate::service::proxy::Shut;
 use crate::sync::{Mutex, MutexGuard};
+pub(crate) use unheard::Lost;
+use unheard::Unheard;
 
 /// A registration of a worker. Never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +39,10 @@ pub(crate) struct Lease {
     /// When it was given, in milliseconds since 1970.
     pub(crate) from_ms: u64,
     pub(crate) cancel_requested: bool,
+    /// Scope and key of the instance, if it has one: it never changes.
+    pub(crate) key: Option<(String, Vec<u8>)>,
+    /// How often a lease on the step had run out before.
+    pub(crate) lost: u32,
     /// To put the step back into its queue when the lease is over.
     pub(crate) entry: Entry,
 }
@@ -144,6 +150,8 @@ struct Table {
     released: Vec<Entry>,
     /// Since when everybody is kept waiting, if they are.
     stopped: Option<Duration>,
+    /// How often leases of steps have run out.
+    unheard: Unheard,
     /// The ports of steps that are held.
     #[cfg(feature = "proxy")]
     ports: HashMap<StepKey, Shut>,
@@ -202,9 +210,9 @@ impl Sessions {
     }
 
     /// A worker is gone. What it held is released.
-    pub(crate) fn close(&self, id: SessionId) {
-        let mut table = self.0.lock();
-        table.run_out(id);
+    pub(crate) fn close(&self, id: SessionId, now: Duration) {
+        let (mut table, _) = self.at(now);
+        table.release(id);
         table.sessions.remove(&id);
     }
 
@@ -215,7 +223,7 @@ impl Sessions {
         let ids: Vec<SessionId> = of_runner.map(|(id, _)| *id).collect();
         let before = table.released.len();
         for id in ids {
-            table.run_out(id);
+            table.release(id);
             table.sessions.remove(&id);
         }
         table.released.len() - before
@@ -224,20 +232,17 @@ impl Sessions {
     /// Whether a worker may take one more step. It is heard of by that.
     pub(crate) fn may_claim(&self, id: SessionId, now: Duration) -> Result<(), Refusal> {
         let (mut table, now) = self.at(now);
-        let session = table.valid(id)?;
-        if session.holds.len() >= session.terms.limit {
-            return Err(Refusal::AtLimit);
-        }
+        table.with_room(id)?;
         table.heard_of(id, now);
         Ok(())
     }
 
-    /// Gives a lease. The step is in no queue and held by nobody.
+    /// Gives a lease, if its worker may still have it: it may be claiming several at a time. The step is in no queue and held by nobody.
     pub(crate) fn give(&self, lease: Lease, now: Duration) -> Result<(), Refusal> {
         let (mut table, now) = self.at(now);
         let id = lease.session;
         let key = (lease.entry.instance, lease.entry.step.clone());
-        table.valid(id)?.holds.insert(key.clone());
+        table.with_room(id)?.holds.insert(key.clone());
         let expires = now.saturating_add(lease.length);
         table.held.insert(key, Lease { expires, ..lease });
         table.heard_of(id, now);
@@ -329,6 +334,16 @@ impl Sessions {
         self.at(now).0.held.contains_key(&(instance, step.to_owned()))
     }
 
+    /// How often leases of the step have run out, if they have, and which one did last.
+    pub(crate) fn lost(&self, instance: InstanceId, step: &str, now: Duration) -> Option<Lost> {
+        self.at(now).0.unheard.of(&(instance, step.to_owned())).cloned()
+    }
+
+    /// That leases of the step have run out does not count any more.
+    pub(crate) fn forget_lost(&self, instance: InstanceId, step: &str) {
+        self.0.lock().unheard.forget(&(instance, step.to_owned()));
+    }
+
     /// How many of an instance's steps somebody holds.
     pub(crate) fn holders(&self, instance: InstanceId, now: Duration) -> usize {
         self.at(now).0.held.keys().filter(|(held, _)| *held == instance).count()
@@ -355,6 +370,7 @@ impl Sessions {
         for key in keys {
             table.remove(&key);
         }
+        table.unheard.forget_instance(instance);
     }
 
     /// Revokes all leases of an instance that goes to another store, and returns them. Their workers are told at their next heartbeat or
@@ -400,6 +416,15 @@ impl Table {
         session.ok_or(Refusal::LeaseExpired)
     }
 
+    /// The same, if it may hold one more step.
+    fn with_room(&mut self, id: SessionId) -> Result<&mut Session, Refusal> {
+        let session = self.valid(id)?;
+        if session.holds.len() >= session.terms.limit {
+            return Err(Refusal::AtLimit);
+        }
+        Ok(session)
+    }
+
     fn lease(
         &mut self,
         id: SessionId,
@@ -411,14 +436,20 @@ impl Table {
         lease.filter(|lease| lease.session == id && lease.token == token).ok_or(why)
     }
 
-    /// It cannot do anything any more, and what it held is released.
+    /// Nothing is heard of its worker any more: with the first of its leases all of them have run out.
     fn run_out(&mut self, id: SessionId) {
-        self.schedule(id, None);
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        for key in std::mem::take(&mut session.holds) {
-            let lease = self.end_lease(&key);
-            self.released.extend(lease.map(|lease| lease.entry));
+        for lease in self.release(id) {
+            self.unheard.note(lease);
         }
+    }
+
+    /// It cannot do anything any more, and what it held is released. Returns the leases that it had.
+    fn release(&mut self, id: SessionId) -> Vec<Lease> {
+        self.schedule(id, None);
+        let holds = self.sessions.get_mut(&id).map(|session| std::mem::take(&mut session.holds));
+        let leases: Vec<Lease> = holds.iter().flatten().filter_map(|key| self.end_lease(key)).collect();
+        self.released.extend(leases.iter().map(|lease| lease.entry.clone()));
+        leases
     }
 
     /// From here on nobody acts under it.
@@ -468,6 +499,8 @@ impl Table {
         }
     }
 }
+
+mod unheard;
 
 #[cfg(test)]
 mod tests;

@@ -49,7 +49,11 @@ impl Report<'_> {
         let before = ready_row(instance, step, &self.step);
         self.step.state = state;
         self.step.revision += 1;
-        self.step.history.push(Assignment {
+        if let StepState::NeedsDecision { .. } = state {
+            // From here on it is written what was counted in memory.
+            self.step.attempts = self.step.attempts.saturating_add(self.lease.lost);
+        }
+        self.step.note(Assignment {
             worker: self.lease.worker.clone(),
             token: self.lease.token,
             from_ms: self.lease.from_ms,
@@ -61,7 +65,7 @@ impl Report<'_> {
 
     /// What comes after a failure.
     fn after_failure(&self, again: Again, now_ms: u64) -> StepState {
-        let (policy, used) = (&self.step.retry, Used::by(&self.step));
+        let (policy, used) = (&self.step.retry, Used::by(&self.step, self.lease.lost).and_one());
         let next = match again {
             Again::Never => return StepState::Failed,
             // Whoever was asked to stop does not try again.
@@ -86,8 +90,14 @@ impl Inner {
         act: impl FnOnce(&Self, Report<'_>) -> Result<T>,
     ) -> Result<T> {
         let op = self.admit(caller, "settle a step")?;
-        // The instance may end with this step, and then its key must be held as well.
-        let _key = task.key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
+        // The instance may end with this step, and then its key must be held as well. The lease says which one that is, and not the task: that was in
+        // the hands of its worker.
+        let now = self.shared.clock.monotonic();
+        let key = match self.sessions.current(session, task.held(), now) {
+            Ok(lease) => lease.key,
+            Err(refusal) => return Ok(refusal.into()),
+        };
+        let _key = key.as_ref().and_then(|key| self.locks.keys.lock((self.id, key)));
         let _instance = self.locks.instances.lock((self.id, task.instance));
         let now = self.shared.clock.monotonic();
         let lease = match self.sessions.current(session, task.held(), now) {
@@ -194,6 +204,13 @@ impl Inner {
             }
             _ => return Ok(Given::Nothing),
         }
+        let now_ms = self.shared.now_ms();
+        let lost = self.sessions.lost(entry.instance, &entry.step, now);
+        let times = lost.as_ref().map_or(0, |lost| lost.times);
+        if !retry::may_begin(&step.retry, Used::by(&step, times), now_ms) {
+            self.ask_what_to_do(space, entry, step, lost, now_ms)?;
+            return Ok(Given::Nothing);
+        }
         let token = self.shared.next_token();
         let length = self.shared.heartbeats.of(&entry.queue).lease();
         let lease = Lease {
@@ -202,15 +219,17 @@ impl Inner {
             worker: worker.to_owned(),
             length,
             expires: Duration::ZERO,
-            from_ms: self.shared.now_ms(),
+            from_ms: now_ms,
             cancel_requested: false,
+            key: record.key.clone(),
+            lost: times,
             entry: entry.clone(),
         };
         if let Err(refusal) = self.sessions.give(lease, now) {
             self.queue.offer(entry.clone());
             return Ok(Given::Refused(refusal));
         }
-        let attempt = step.attempts() + 1;
+        let attempt = step.attempts.saturating_add(times).saturating_add(1);
         Ok(Given::Task(Task {
             instance: entry.instance,
             step: entry.step.clone(),
@@ -347,5 +366,42 @@ impl Inner {
 /// A worker's reason, cut to its limit. One in the words that are the engine's own is told from these.
 fn own_reason(reason: &str) -> String {
     let reason = short_reason(reason);
-    if reason == Assignment::MOVED { format!("its worker says: {reason}") } else { reason }
+    if [Assignment::MOVED, Assignment::UNHEARD].contains(&&*reason) {
+        format!("its worker says: {reason}")
+    } else {
+        reason
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use crate::files::MemoryFiles;
+    use crate::store::memory::MemoryDriver;
+    use crate::{Completion, Ending, Engine, Launch, NewStep, Settled, StoreSpec, Task, TenantOptions};
+
+    #[test]
+    fn the_last_step_of_an_instance_is_settled_under_its_key_whatever_its_task_says() {
+        let builder = Engine::builder("/data").files(Arc::new(MemoryFiles::new())).background(false);
+        let engine = builder.driver(Arc::new(MemoryDriver::new())).open().unwrap();
+        let store = StoreSpec::driver("memory").path("a");
+        let tenant = engine.create_tenant("acme", TenantOptions::new(store)).unwrap();
+        tenant.define("work", 1, "t", b"").unwrap();
+        tenant.launch(&Launch::new("work", 1).key("scope", "k").step(NewStep::new("s"))).unwrap();
+        let gate = tenant.register("w").unwrap();
+        let task = gate.claim("default", Duration::ZERO).unwrap().unwrap();
+        let key = task.key.clone().unwrap();
+        // As its worker has put it together again from what it had sent elsewhere.
+        let task = Task { key: None, ..task };
+        let launching = tenant.0.locks.keys.lock((tenant.0.id, &key));
+        std::thread::scope(|scope| {
+            let report = scope.spawn(|| gate.complete(&task, Completion::default()).unwrap());
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(!report.is_finished(), "whoever launches with this key is looking at it");
+            drop(launching);
+            assert_eq!(report.join().unwrap(), Settled::Done { ended: Some(Ending::Completed) });
+        });
+    }
 }

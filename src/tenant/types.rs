@@ -339,15 +339,16 @@ impl WorkerOptions {
         Self { name: name.into(), limit: 1, keeps_status: false }
     }
 
-    /// Most steps that it holds at a time; at least one. With the first of their leases that runs out it loses all of them.
+    /// Most steps that it holds at a time; at least one. With the first of their leases that runs out it loses all of them, and that is an attempt of
+    /// each.
     #[must_use]
     pub fn limit(mut self, steps: usize) -> Self {
         self.limit = steps.max(1);
         self
     }
 
-    /// It hands the tenant's status on to where it cannot be looked up, a child process perhaps. No phase goes on before a heartbeat
-    /// said that it has seen the new status, or its lease has run out.
+    /// It hands the tenant's status on to where it cannot be looked up, a child process perhaps: that of its registration, or a later one, and each
+    /// that comes. No phase goes on before a heartbeat said that the new status was [seen](crate::Gate::seen) there, or its lease has run out.
     #[must_use]
     pub fn keeps_status(mut self) -> Self {
         self.keeps_status = true;
@@ -376,7 +377,7 @@ pub struct Task {
     pub saved: Vec<u8>,
     /// The fencing token of this assignment.
     pub token: Token,
-    /// Which attempt this is, from 1 on.
+    /// Which attempt this is, from 1 on. Leases that ran out before the process was started are not known any more.
     pub attempt: u32,
     /// Name of the instance's definition.
     pub definition: String,

@@ -1,4 +1,4 @@
-//! Steps that wait for a decision: they have failed as often, or for as long, as they may be tried, and somebody says what comes next.
+//! Steps that wait for a decision: they were tried as often, or for as long, as they may be, and somebody says what comes next.
 //!
 //! Such a step has its row in the ready family as one that waits for a worker has, under a queue that no worker can claim from. So it is
 //! found without a look at anything else, its row comes and goes with its state in one commit, and whatever ends the instance takes
@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use cutover_formats::keys::UNDECIDED;
 use cutover_formats::limits;
-use cutover_formats::record::{Ending, InstanceRecord, StepRecord, StepState};
+use cutover_formats::record::{Assignment, Ending, InstanceRecord, StepRecord, StepState};
 use cutover_formats::{InstanceId, Prefix, RowId};
 
 use super::end::why_failed;
-use super::queue::{put_step, ready_row};
+use super::queue::{Entry, put_step, ready_row};
+use super::sessions::Lost;
 use super::{Inner, Operation, Tenant};
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::space::{Changes, Space};
@@ -56,9 +57,9 @@ pub struct Undecided {
     pub queue: String,
     /// Since when it waits, in milliseconds since 1970.
     pub since_ms: u64,
-    /// How often it has failed since it was launched or decided about last.
+    /// How often it was tried since it was launched or decided about last.
     pub attempts: u32,
-    /// Why it failed the last time, as its worker said.
+    /// Why it failed the last time: as its worker said, or that nothing was heard of it any more.
     pub reason: String,
 }
 
@@ -162,6 +163,29 @@ impl Tenant {
 }
 
 impl Inner {
+    /// A step that is ready has used up a budget, and no report said so: its leases ran out, or it waited for a worker for too long.
+    pub(super) fn ask_what_to_do(
+        &self,
+        space: &Space,
+        entry: &Entry,
+        mut record: StepRecord,
+        lost: Option<Lost>,
+        now_ms: u64,
+    ) -> Result<()> {
+        let before = ready_row(entry.instance, &entry.step, &record);
+        record.state = StepState::NeedsDecision { since_ms: now_ms };
+        record.revision += 1;
+        if let Some(Lost { times, worker, token, from_ms }) = lost {
+            // Of those that were counted in memory the last one is noted.
+            record.attempts = record.attempts.saturating_add(times.saturating_sub(1));
+            let failure = Some(Assignment::UNHEARD.to_owned());
+            record.note(Assignment { worker, token, from_ms, until_ms: now_ms, failure });
+        }
+        let mut changes = Changes::default();
+        put_step(&mut changes, space.id, entry.instance, &entry.step, before, record);
+        self.commit(space, &changes)
+    }
+
     fn try_again_at_once(
         &self,
         space: &Space,
@@ -172,12 +196,13 @@ impl Inner {
         let now_ms = self.shared.now_ms();
         let before = ready_row(instance, step, &record);
         record.state = StepState::Ready { at_ms: now_ms };
-        record.counted_from = u32::try_from(record.history.len()).unwrap_or(u32::MAX);
+        record.counted_from = record.attempts;
         record.counted_ms = now_ms;
         record.revision += 1;
         let mut changes = Changes::default();
         let entry = put_step(&mut changes, space.id, instance, step, before, record);
         self.commit(space, &changes)?;
+        self.sessions.forget_lost(instance, step);
         self.announce(entry.into_iter().collect(), None);
         Ok(Decided::Retried)
     }
@@ -214,8 +239,13 @@ impl Inner {
             step,
             since_ms,
             attempts: record.attempts_counted(),
-            reason: record.history.last().and_then(|last| last.failure.clone()).unwrap_or_default(),
+            reason: last_failure(&record).unwrap_or_default().to_owned(),
             queue: record.queue,
         }))
     }
+}
+
+/// Why the last attempt failed.
+fn last_failure(record: &StepRecord) -> Option<&str> {
+    record.history.iter().rev().find(|one| one.is_attempt())?.failure.as_deref()
 }

@@ -17,6 +17,8 @@ pub const MAX_DEFINITION: usize = 16 << 20;
 pub const MAX_PAYLOAD: usize = 4 << 20;
 /// Longest reason that an end or a failure may carry; longer ones are cut, in bytes of UTF-8.
 pub const MAX_REASON: usize = 1024;
+/// Most settled assignments that a step keeps in its history: the newest ones.
+pub const MAX_HISTORY: usize = 64;
 /// Most runners that a tenant knows of at a time; the oldest that were terminated are forgotten first.
 pub const MAX_SEATS: usize = 64;
 /// Most steps that one call may create.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::hidden::Hidden;
 use crate::id::{InstanceId, StoreId};
+use crate::limits;
 
 /// A definition: created once, never updated or deleted while its tenant exists.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,7 +164,7 @@ pub enum StepState {
     Completed,
     /// Failed for good.
     Failed,
-    /// It failed as often, or for as long, as it may be tried, and waits for somebody who says whether it is tried again.
+    /// It was tried as often, or for as long, as it may be, and waits for somebody who says whether it is tried again.
     NeedsDecision {
         /// Since when, in milliseconds since 1970.
         since_ms: u64,
@@ -210,8 +211,10 @@ pub struct Assignment {
 impl Assignment {
     /// The failure of an assignment that was revoked because its instance went to another store.
     pub const MOVED: &str = "the instance was moved";
+    /// The failure of an assignment whose lease ran out.
+    pub const UNHEARD: &str = "its worker was not heard of";
 
-    /// Whether it was one of the attempts that a step has: its worker had a say in how it ended.
+    /// Whether it was one of the attempts that a step has: how it ended was up to its worker.
     #[must_use]
     pub fn is_attempt(&self) -> bool {
         self.failure.as_deref() != Some(Self::MOVED)
@@ -236,29 +239,32 @@ pub struct StepRecord {
     pub result: Vec<u8>,
     /// How it is tried again.
     pub retry: RetryRecord,
-    /// How many assignments its history had when attempts began to count.
+    /// How often it was tried, as far as anything was written of it.
+    pub attempts: u32,
+    /// How many of these attempts there had been when they began to count.
     pub counted_from: u32,
     /// When time began to count, in milliseconds since 1970: when it was ready for the first time, or when it was decided to try it again. 0 while
     /// it waits for its parents.
     pub counted_ms: u64,
-    /// Its settled assignments, oldest first.
+    /// The newest of its settled assignments, oldest first: as many as [`MAX_HISTORY`](limits::MAX_HISTORY).
     pub history: Vec<Assignment>,
     /// Counts the writes.
     pub revision: u64,
 }
 
 impl StepRecord {
-    /// How often it was tried and settled.
-    #[must_use]
-    pub fn attempts(&self) -> u32 {
-        self.history.iter().filter(|one| one.is_attempt()).count() as u32
-    }
-
-    /// The same since attempts are [counted](Self::counted_from).
+    /// How often it was tried since attempts are [counted](Self::counted_from).
     #[must_use]
     pub fn attempts_counted(&self) -> u32 {
-        let counted = self.history.iter().skip(self.counted_from as usize);
-        counted.filter(|one| one.is_attempt()).count() as u32
+        self.attempts.saturating_sub(self.counted_from)
+    }
+
+    /// Adds an assignment that is settled, in the place of the oldest one if there is no room: a step that fails for ever is as large as any other.
+    pub fn note(&mut self, assignment: Assignment) {
+        self.attempts = self.attempts.saturating_add(u32::from(assignment.is_attempt()));
+        self.history.push(assignment);
+        let over = self.history.len().saturating_sub(limits::MAX_HISTORY);
+        self.history.drain(..over);
     }
 }
 
@@ -271,6 +277,7 @@ impl fmt::Debug for StepRecord {
             .field("saved", &Hidden(&self.saved))
             .field("result", &Hidden(&self.result))
             .field("retry", &self.retry)
+            .field("attempts", &self.attempts)
             .field("counted_from", &self.counted_from)
             .field("counted_ms", &self.counted_ms)
             .field("history", &self.history)
@@ -391,4 +398,38 @@ pub enum Record {
     Quarantine(QuarantineRecord),
     /// In `notes`, too.
     Closed(ClosedRecord),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_keeps_the_newest_assignments_and_attempts_are_counted_on() {
+        let retry = RetryRecord { first_ms: 1, most_ms: 1, attempts: 1, within_ms: 1 };
+        let mut step = StepRecord {
+            state: StepState::Failed,
+            queue: String::new(),
+            input: Vec::new(),
+            saved: Vec::new(),
+            result: Vec::new(),
+            retry,
+            attempts: 0,
+            counted_from: 0,
+            counted_ms: 0,
+            history: Vec::new(),
+            revision: 1,
+        };
+        let most = limits::MAX_HISTORY as u64;
+        for counter in 0..most + 5 {
+            let failure = Some(if counter < 3 { Assignment::MOVED } else { Assignment::UNHEARD }.to_owned());
+            let token = Token { incarnation: 1, counter };
+            step.note(Assignment { worker: "w".to_owned(), token, from_ms: 0, until_ms: 0, failure });
+        }
+        let kept: Vec<u64> = step.history.iter().map(|one| one.token.counter).collect();
+        assert_eq!(kept, (5..most + 5).collect::<Vec<_>>());
+        assert_eq!(u64::from(step.attempts), most + 2, "what was moved is no attempt");
+        step.counted_from = step.attempts - 1;
+        assert_eq!(step.attempts_counted(), 1);
+    }
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
-use cutover::formats::{Family, RowId};
+use cutover::formats::limits::MAX_HISTORY;
+use cutover::formats::{Family, Layout as _, Record, RowId, V1};
 use cutover::{
     Again, Beat, Completion, Decided, Decision, Ended, Ending, Engine, ErrorKind, Failure, Gate, InstanceId,
     Launch, Launched, MigrationOptions, NewStep, Phase, Retry, Settled, Task, Tenant, Undecided,
 };
 
-use crate::common::{DROP, Home, KEEP, keyed, many, memory, reach, settle, started, tenant, work};
+use crate::common::{DROP, Home, KEEP, PATIENT, keyed, many, memory, reach, settle, started, tenant, work};
 
 const SECOND: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(1);
@@ -178,20 +179,145 @@ fn the_time_of_a_step_counts_from_its_last_parent() {
     assert_eq!(claim(&worker).unwrap().attempt, 2);
 }
 
-/// A lease that runs out writes nothing, so it is no attempt.
+/// A worker is given the step and not heard of again.
+fn lose(tenant: &Tenant, clock: &ManualClock) -> Task {
+    let lost = tenant.register(many("lost")).unwrap();
+    let task = claim(&lost).expect("it is ready");
+    clock.advance(PATIENT.lease());
+    task
+}
+
 #[test]
-fn only_reported_failures_count() {
+fn a_lease_that_runs_out_is_an_attempt_and_one_that_is_given_back_is_not() {
+    let home = Home::new();
+    let (engine, clock) = at_a_moment(&home);
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    started(tenant.launch(&work().step(by(Retry { attempts: 3, ..TWICE }))).unwrap());
+    for _ in 0..5 {
+        let back = tenant.register(many("back")).unwrap();
+        assert_eq!(claim(&back).unwrap().attempt, 1);
+    }
+    assert_eq!(lose(&tenant, &clock).attempt, 1);
+    let worker = tenant.register(many("w")).unwrap();
+    let task = claim(&worker).expect("at once");
+    assert_eq!(task.attempt, 2);
+    worker.fail(&task, &failure(Again::After(Duration::ZERO))).unwrap();
+    let task = claim(&worker).unwrap();
+    assert_eq!(task.attempt, 3);
+    worker.fail(&task, &failure(Again::After(Duration::ZERO))).unwrap();
+    let [found] = undecided(&tenant).try_into().unwrap();
+    assert_eq!((found.attempts, found.reason.as_str()), (3, "no luck"));
+}
+
+/// It hangs whoever has it, or kills it.
+#[test]
+fn a_step_whose_workers_are_never_heard_of_again_waits_for_a_decision_in_the_end() {
+    let home = Home::new();
+    let (engine, clock) = at_a_moment(&home);
+    let before = tenant(&engine, memory("a"), KEEP);
+    let id = started(before.launch(&keyed("k").step(by(TWICE))).unwrap());
+    clock.advance(TICK);
+    let beside = started(before.launch(&work().step(by(TWICE))).unwrap());
+    assert_eq!([1, 2].map(|_| lose(&before, &clock).instance), [id, id]);
+    let worker = before.register(many("w")).unwrap();
+    assert_eq!(claim(&worker).unwrap().instance, beside, "it keeps nobody from the others");
+    assert_eq!(claim(&worker), None);
+    let due = Undecided {
+        instance: id,
+        step: "s".into(),
+        queue: "default".into(),
+        since_ms: BEGIN + 120_001,
+        attempts: 2,
+        reason: "its worker was not heard of".into(),
+    };
+    assert_eq!(undecided(&before), [due.clone()]);
+    home.kill(engine);
+    let (engine, clock) = at_a_moment(&home);
+    let tenant = engine.tenant("acme").unwrap();
+    assert_eq!(undecided(&tenant), [due]);
+    tenant.terminate(beside, "").unwrap();
+    for round in 0..2 {
+        assert_eq!(tenant.decide(id, "s", &Decision::Retry).unwrap(), Decided::Retried);
+        assert_eq!([1, 2].map(|_| lose(&tenant, &clock).attempt), [3, 4].map(|n| n + 2 * round));
+        let worker = tenant.register(many("w")).unwrap();
+        assert_eq!(claim(&worker), None);
+        let [found] = undecided(&tenant).try_into().unwrap();
+        assert_eq!(found.attempts, 2, "of fresh budgets");
+    }
+}
+
+/// It was counted in memory.
+#[test]
+fn a_restart_counts_the_leases_that_run_out_anew() {
+    let home = Home::new();
+    let (engine, clock) = at_a_moment(&home);
+    let before = tenant(&engine, memory("a"), KEEP);
+    started(before.launch(&work().step(by(TWICE))).unwrap());
+    assert_eq!(lose(&before, &clock).attempt, 1);
+    home.kill(engine);
+    let (engine, clock) = at_a_moment(&home);
+    let tenant = engine.tenant("acme").unwrap();
+    assert_eq!([1, 2].map(|_| lose(&tenant, &clock).attempt), [1, 2]);
+    let worker = tenant.register(many("w")).unwrap();
+    assert_eq!(claim(&worker), None);
+    assert_eq!(undecided(&tenant).len(), 1);
+}
+
+#[test]
+fn a_step_that_no_worker_took_within_its_time_waits_for_a_decision_unless_it_was_never_tried() {
+    let home = Home::new();
+    let (engine, clock) = at_a_moment(&home);
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let policy = Retry { attempts: u32::MAX, within: 10 * SECOND, ..TWICE };
+    started(tenant.launch(&work().step(by(policy))).unwrap());
+    clock.advance(30 * SECOND);
+    let first = tenant.register(many("w")).unwrap();
+    assert_eq!(claim(&first).map(|task| task.attempt), Some(1));
+    let id = started(tenant.launch(&work().step(by(policy))).unwrap());
+    fail(&first, Again::After(Duration::ZERO));
+    clock.advance(10 * SECOND);
+    let worker = tenant.register(many("w")).unwrap();
+    assert_eq!(claim(&worker).map(|task| task.instance), Some(id), "to the tick");
+    drop(worker);
+    clock.advance(TICK);
+    assert_eq!(claim(&first), None);
+    let [found] = undecided(&tenant).try_into().unwrap();
+    assert_eq!((found.instance, found.attempts, found.reason.as_str()), (id, 1, "no luck"));
+}
+
+/// Each failure is noted with its reason, and a step may fail for as long as it likes.
+#[test]
+fn the_history_of_a_step_is_bounded_and_its_attempts_are_counted_on() {
     let home = Home::new();
     let (engine, _) = at_a_moment(&home);
     let tenant = tenant(&engine, memory("a"), KEEP);
-    started(tenant.launch(&work().step(by(TWICE))).unwrap());
-    for _ in 0..5 {
-        let lost = tenant.register(many("lost")).unwrap();
-        assert_eq!(claim(&lost).unwrap().attempt, 1);
-    }
+    let attempts = MAX_HISTORY as u32 + 10;
+    let id = started(tenant.launch(&work().step(by(Retry { attempts, ..TWICE }))).unwrap());
     let worker = tenant.register(many("w")).unwrap();
-    fail(&worker, Again::After(Duration::ZERO));
-    assert_eq!(claim(&worker).unwrap().attempt, 2);
+    let mut tokens = Vec::new();
+    for round in 0..3 {
+        for attempt in 1..=attempts {
+            let task = claim(&worker).expect("its budget is not used up");
+            assert_eq!(task.attempt, round * attempts + attempt);
+            tokens.push(task.token);
+            let reason = "x".repeat(2_000);
+            worker.fail(&task, &Failure { reason, again: Again::After(Duration::ZERO) }).unwrap();
+        }
+        let [found] = undecided(&tenant).try_into().unwrap();
+        assert_eq!(found.attempts, attempts);
+        assert_eq!(tenant.decide(id, "s", &Decision::Retry).unwrap(), Decided::Retried);
+    }
+    let row = RowId::Step { instance: id, step: "s".into() };
+    let mut key = Vec::new();
+    V1.key(tenant.id(), &row, &mut key);
+    drop((worker, tenant));
+    engine.close(crate::common::LONG).unwrap();
+    let value = home.store("a").get(row.family(), &key).unwrap().unwrap();
+    assert!(value.len() < MAX_HISTORY * 1_200, "{} bytes", value.len());
+    let Ok(Record::Step(step)) = V1.read_value(&row, &value) else { panic!("{value:?}") };
+    let kept: Vec<_> = step.history.iter().map(|one| one.token).collect();
+    assert_eq!(kept, tokens.split_off(tokens.len() - MAX_HISTORY));
+    assert_eq!((step.attempts, step.counted_from), (3 * attempts, 3 * attempts));
 }
 
 #[test]

@@ -262,6 +262,7 @@ fn records_show_no_payload() {
         saved: payload(),
         result: payload(),
         retry: RetryRecord { first_ms: 1, most_ms: 1, attempts: 1, within_ms: 1 },
+        attempts: 0,
         counted_from: 0,
         counted_ms: 0,
         history: Vec::new(),

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cutover::{ConflictPolicy, Ending, Launch, Launched, NewStep, ReusePolicy};
+use cutover::{ConflictPolicy, Ending, Launch, Launched, ReusePolicy};
 use cutover_formats::Phase;
 use fastrand::Rng;
 
 use super::fleet::Member;
-use super::{QUEUE, Site};
+use super::{Site, step};
 use crate::entry::{Answer, Entry, Try};
 use crate::failure::{Failure, Result};
 use crate::ledger::Resume;
@@ -162,7 +162,7 @@ fn call(site: &Site, what: &Try, due: Option<u64>, again: bool) -> Answer {
         return Answer::Failed(format!("there is no workflow number {}", what.workflow));
     };
     let roots = workflow.tasks.iter().take(workflow.roots);
-    let steps = roots.map(|task| NewStep::new(&task.id).queue(QUEUE));
+    let steps = roots.map(|task| step(&task.id));
     let mut launch = Launch::new(&workflow.name, 1)
         .key(what.scope.name(), what.key.as_bytes())
         .request_id(format!("{}/{}", site.plan.tenant, what.launch).as_bytes())

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use cutover::{Engine, InstanceId, Task, Tenant};
+use cutover::{Engine, InstanceId, NewStep, Retry, Task, Tenant};
 use parking_lot::Mutex;
 
 use self::board::Board;
@@ -33,6 +33,11 @@ const QUEUE: &str = "tasks";
 const ENOUGH_ERRORS: u32 = 50;
 /// A run in which no step was completed for so long, though there are some, is given up.
 const STUCK: Duration = Duration::from_secs(120);
+
+/// A step. It is tried for as long as workers freeze over it, or over others that they hold beside it: nobody is there who decides.
+fn step(name: &str) -> NewStep {
+    NewStep::new(name).queue(QUEUE).retry(Retry { attempts: u32::MAX, ..Retry::default() })
+}
 
 /// What all threads of the load share.
 pub(crate) struct Site {

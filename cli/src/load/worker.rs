@@ -16,7 +16,7 @@ use cutover::{
 use fastrand::Rng;
 
 use super::fleet::Member;
-use super::{QUEUE, Site};
+use super::{QUEUE, Site, step};
 use crate::entry::Entry;
 use crate::plan::{LONG_LIFE, micros};
 use crate::workflow::Workflow;
@@ -275,7 +275,7 @@ fn is_due(site: &Site, member: &Member) -> bool {
 fn next_of(workflow: &Workflow, place: usize) -> Vec<NewStep> {
     let children = workflow.tasks.get(place).into_iter().flat_map(|found| &found.children);
     let next = children.filter_map(|child| workflow.tasks.get(*child));
-    next.map(|child| NewStep::new(&child.id).queue(QUEUE).parents(child.parents)).collect()
+    next.map(|child| step(&child.id).parents(child.parents)).collect()
 }
 
 /// Right after its end an instance is looked up by id and by key, in whatever phase that is.

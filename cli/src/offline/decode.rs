@@ -154,7 +154,8 @@ fn of_step(it: &StepRecord) -> Vec<Field> {
         payload("saved", &it.saved),
         payload("result", &it.result),
         field("retry", of_retry(&it.retry)),
-        field("counted", format!("after {} assignments, since {}", it.counted_from, utc(it.counted_ms))),
+        field("attempts", it.attempts.to_string()),
+        field("counted", format!("after {} attempts, since {}", it.counted_from, utc(it.counted_ms))),
     ];
     found.extend(it.history.iter().map(|assignment| field("assignment", of_assignment(assignment))));
     found.push(field("revision", it.revision.to_string()));

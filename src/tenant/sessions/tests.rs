@@ -33,6 +33,8 @@ fn lease(session: SessionId, n: u64, now: Duration) -> Lease {
         expires: now + LENGTH,
         from_ms: 0,
         cancel_requested: false,
+        key: None,
+        lost: 0,
         entry,
     }
 }
@@ -82,7 +84,7 @@ fn who_has_run_out_is_refused_everything_also_when_its_clock_goes_on() {
         assert_eq!(sessions.give(lease(id, 2, now), now), Err(Refusal::LeaseExpired));
     }
     assert!(!sessions.is_held(instance(2), "s", LENGTH));
-    sessions.close(id);
+    sessions.close(id, LENGTH);
     let anew = sessions.open(terms(2), EPOCH, LENGTH);
     assert!(anew > id);
     assert_eq!(sessions.may_claim(anew, LENGTH), Ok(()));
@@ -134,6 +136,12 @@ fn a_worker_has_as_many_steps_as_it_may_and_loses_all_of_them_with_the_first_lea
     assert_eq!(sessions.may_claim(id, ms(50)), Ok(()));
     sessions.give(lease(id, 2, ms(50)), ms(50)).unwrap();
     assert_eq!(sessions.may_claim(id, ms(50)), Err(Refusal::AtLimit));
+    assert_eq!(
+        sessions.give(lease(id, 3, ms(50)), ms(50)),
+        Err(Refusal::AtLimit),
+        "it was let through before"
+    );
+    assert!(!sessions.is_held(instance(3), "s", ms(50)));
     // It says nothing of the first one.
     assert_eq!(sessions.beat(id, &beat(Some(2), 1), ms(90)), Ok(false));
     assert_eq!(released(&sessions, LENGTH - TICK), []);
@@ -186,7 +194,7 @@ fn what_a_worker_does_elsewhere_holds_as_long_as_the_first_of_its_leases() {
 #[test]
 fn whoever_goes_gives_back_what_he_holds() {
     let (sessions, id) = holding(1);
-    sessions.close(id);
+    sessions.close(id, Duration::ZERO);
     assert!(!sessions.is_held(instance(1), "s", Duration::ZERO));
     assert_eq!(released(&sessions, Duration::ZERO), [instance(1)]);
     assert_eq!(sessions.take_released(LENGTH).1, None);
@@ -277,4 +285,65 @@ fn who_is_heard_of_while_everybody_waits_has_a_full_lease_afterwards_and_who_had
     assert!(sessions.current(id, held(1), end - TICK).is_ok());
     assert_eq!(sessions.current(id, held(1), end).err(), Some(Refusal::LeaseExpired));
     assert_eq!(sessions.may_claim(late, ms(80)), Err(Refusal::LeaseExpired));
+}
+
+fn times(sessions: &Sessions, n: u64, now: Duration) -> u32 {
+    sessions.lost(instance(n), "s", now).map_or(0, |lost| lost.times)
+}
+
+#[test]
+fn a_lease_that_ran_out_is_counted_with_all_others_of_its_worker() {
+    let (sessions, id) = holding(3);
+    for n in [2, 3] {
+        sessions.give(lease(id, n, ms(50)), ms(50)).unwrap();
+    }
+    sessions.end(instance(3), "s", ms(60));
+    assert_eq!([1, 2, 3].map(|n| times(&sessions, n, LENGTH - TICK)), [0, 0, 0]);
+    assert_eq!([1, 2, 3].map(|n| times(&sessions, n, LENGTH)), [1, 1, 0], "the third was settled");
+    let anew = sessions.open(terms(1), EPOCH, LENGTH);
+    sessions.give(Lease { lost: 1, ..lease(anew, 1, LENGTH) }, LENGTH).unwrap();
+    // Nobody has looked between the end and the call.
+    sessions.close(anew, 2 * LENGTH);
+    let due = Lost { times: 2, worker: "w".into(), token: token(1), from_ms: 0 };
+    assert_eq!(sessions.lost(instance(1), "s", 2 * LENGTH), Some(due));
+    sessions.forget_lost(instance(1), "s");
+    assert_eq!([1, 2].map(|n| times(&sessions, n, 2 * LENGTH)), [0, 1]);
+    sessions.end_instance(instance(2));
+    assert_eq!(times(&sessions, 2, 2 * LENGTH), 0);
+}
+
+#[test]
+fn a_lease_that_ends_otherwise_is_not_counted() {
+    let ends: [fn(&Sessions, SessionId); 4] = [
+        |sessions, id| sessions.close(id, LENGTH - TICK),
+        |sessions, _| assert_eq!(sessions.close_of(0), 1),
+        |sessions, _| drop(sessions.revoke(instance(1), LENGTH - TICK)),
+        |sessions, _| sessions.end(instance(1), "s", LENGTH - TICK),
+    ];
+    for end in ends {
+        let (sessions, id) = holding(1);
+        end(&sessions, id);
+        assert!(!sessions.is_held(instance(1), "s", LENGTH - TICK));
+        assert_eq!(times(&sessions, 1, 5 * LENGTH), 0);
+    }
+}
+
+#[test]
+fn so_many_steps_are_counted_and_those_that_were_lost_last() {
+    let (_, id) = holding(1);
+    let mut unheard = Unheard::default();
+    let most = unheard::MOST as u64;
+    let key = |n| (instance(n), "s".to_owned());
+    (0..most).for_each(|n| unheard.note(lease(id, n, Duration::ZERO)));
+    unheard.note(lease(id, 0, Duration::ZERO));
+    unheard.note(lease(id, most, Duration::ZERO));
+    let counted = |unheard: &Unheard, n| unheard.of(&key(n)).is_some();
+    assert_eq!([0, 1, 2, most].map(|n| counted(&unheard, n)), [true, false, true, true]);
+    for n in 0..=most {
+        unheard.forget(&key(n));
+        assert!(!counted(&unheard, n));
+    }
+    unheard.note(lease(id, 1, Duration::ZERO));
+    unheard.forget_instance(instance(1));
+    assert!(!counted(&unheard, 1));
 }

@@ -273,6 +273,7 @@ impl<S: Source> Rows<S> {
                 attempts: self.small() as u32,
                 within_ms: self.small(),
             },
+            attempts: self.small() as u32,
             counted_from: self.small() as u32,
             counted_ms: self.small(),
             history,

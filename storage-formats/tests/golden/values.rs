@@ -183,6 +183,7 @@ fn steps() -> [(&'static str, StepRecord); 5] {
         saved: Vec::new(),
         result: result.to_vec(),
         retry,
+        attempts: history.len() as u32,
         counted_from: 0,
         counted_ms: 1_790_000_000_250,
         history,

@@ -4,7 +4,6 @@ use cutover::{Decided, ErrorKind, InstanceId, Result, Saved, Task, Tenant, Undec
 
 use super::ops;
 use super::run::{Run, Writes};
-use super::work::WHY;
 use super::world::{At, Left, StepState, World, of_the_world};
 
 impl Run {
@@ -143,7 +142,7 @@ impl World {
         }
         let step = self.instances[place].steps.get_mut(name).expect("it waits");
         (step.state, step.failed, step.counted_ms) = (StepState::Ready(now_ms), 0, now_ms);
-        step.hidden = false;
+        (step.lost, step.hidden) = (0, false);
         Decided::Retried
     }
 
@@ -168,7 +167,7 @@ impl World {
                     step.state == StepState::NeedsDecision(found.since_ms)
                         && step.queue == found.queue
                         && step.failed == found.attempts
-                        && found.reason == WHY
+                        && found.reason == step.why
                 });
             if !right && !one.doubtful {
                 return Err(format!("the list has {found:?}, which should not be in it: {one:?}"));

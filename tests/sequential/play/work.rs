@@ -26,6 +26,8 @@ struct Asked<'a> {
 
 /// What workers say when they fail.
 pub const WHY: &str = "no luck";
+/// What is said of one that says nothing any more.
+const UNHEARD: &str = "its worker was not heard of";
 
 impl Step {
     pub fn new(shape: &StepShape, state: StepState) -> Self {
@@ -37,6 +39,8 @@ impl Step {
             attempts: 0,
             max_attempts: shape.attempts,
             failed: 0,
+            lost: 0,
+            why: "",
             counted_ms: match state {
                 StepState::Ready(at_ms) => at_ms,
                 _ => 0,
@@ -48,9 +52,33 @@ impl Step {
 }
 
 impl Step {
+    /// How often it was tried, of what counts.
+    fn used(&self) -> u32 {
+        self.failed + self.lost
+    }
+
+    /// Whether it may not be tried at `now_ms`, after what it has used.
+    fn is_over(&self, now_ms: u64) -> bool {
+        self.used() >= self.max_attempts || now_ms > self.counted_ms + ops::WITHIN
+    }
+
+    /// It waits for a decision, and from then on it is written how often its leases ran out.
+    fn stop(&mut self, now_ms: u64) {
+        self.state = StepState::NeedsDecision(now_ms);
+        (self.attempts, self.failed, self.lost) = (self.attempts + self.lost, self.used(), 0);
+    }
+
+    /// It is to be given, and a budget is used up.
+    fn give_up(&mut self, now_ms: u64) {
+        if self.lost > 0 {
+            self.why = UNHEARD;
+        }
+        self.stop(now_ms);
+    }
+
     /// How long it pauses after a failure: twice as long each time, between half of that and all of it, within its time.
     fn pause(&self, now_ms: u64, random: u64) -> u64 {
-        let pause = (1..self.failed).fold(ops::PAUSES.0, |pause, _| pause * 2).min(ops::PAUSES.1);
+        let pause = (1..self.used()).fold(ops::PAUSES.0, |pause, _| pause * 2).min(ops::PAUSES.1);
         let (least, left) = (pause.div_ceil(2), (self.counted_ms + ops::WITHIN).saturating_sub(now_ms));
         let most = pause.min(left).max(least);
         least + (u128::from(random) * u128::from(most - least + 1) / (1 << 64)) as u64
@@ -61,7 +89,9 @@ impl World {
     /// Leases that are over by now are over, whatever is asked.
     pub fn expire(&mut self, at: &At) {
         for step in self.instances.iter_mut().flat_map(|one| one.steps.values_mut()) {
-            step.lease = step.lease.filter(|lease| at.mono_ms < lease.until_ms);
+            if step.lease.take_if(|lease| at.mono_ms >= lease.until_ms).is_some() {
+                step.lost += 1;
+            }
         }
     }
 
@@ -121,6 +151,15 @@ impl World {
                 self.clone().walk(asked, over, out);
             }
             if !self.instances[place].cancel_requested {
+                let before = failed.then(|| self.clone());
+                let step = self.instances[place].steps.get_mut(&name).expect("it is the first");
+                if step.used() > 0 && step.is_over(asked.at.now_ms) {
+                    step.give_up(asked.at.now_ms);
+                    if let Some(before) = before {
+                        out.extend([before, self.clone()].map(|world| world.doubted(place, None)));
+                    }
+                    continue;
+                }
                 if let Ok(Some(task)) = asked.got
                     && self.give(place, &name, asked.length_ms, task, asked.at)
                 {
@@ -132,18 +171,19 @@ impl World {
                 self.hide(place, &name);
                 continue;
             }
+            let key = self.instances[place].launching.key;
             if failed {
-                out.push(self.clone().doubted(place));
+                out.push(self.clone().doubted(place, key));
             }
             self.end(place, Ending::Cancelled, "cancelled", &[], asked.at.now_ms);
             if failed {
-                out.push(self.clone().doubted(place));
+                out.push(self.clone().doubted(place, key));
             }
         }
     }
 
-    fn doubted(mut self, place: usize) -> Self {
-        self.doubt(place, self.instances[place].launching.key);
+    fn doubted(mut self, place: usize, key: Option<u8>) -> Self {
+        self.doubt(place, key);
         self
     }
 
@@ -183,7 +223,7 @@ impl World {
             && task.queue == step.queue
             && task.input == step.input
             && task.saved == step.saved
-            && task.attempt == step.attempts + 1
+            && task.attempt == step.attempts + step.lost + 1
             && task.definition == ops::definition_name(one.launching.definition)
             && task.version == 1
             && task.key == one.launching.key.map(ops::key);
@@ -340,7 +380,7 @@ impl World {
         let step = one.steps.get_mut(name)?;
         step.attempts += 1;
         step.failed += 1;
-        step.lease = None;
+        (step.lease, step.why) = (None, WHY);
         let pause = match again {
             Again::After(pause) => pause.as_millis() as u64,
             Again::AsPlanned => step.pause(now_ms, random),
@@ -349,8 +389,11 @@ impl World {
         if one.cancel_requested {
             return Some(self.failed_for_good(place, name, WHY, now_ms));
         }
-        let over = step.failed >= step.max_attempts || now_ms + pause > step.counted_ms + ops::WITHIN;
-        step.state = if over { StepState::NeedsDecision(now_ms) } else { StepState::Ready(now_ms + pause) };
+        if step.is_over(now_ms + pause) {
+            step.stop(now_ms);
+        } else {
+            step.state = StepState::Ready(now_ms + pause);
+        }
         None
     }
 

@@ -117,6 +117,10 @@ pub struct Step {
     pub max_attempts: u32,
     /// Failures that count.
     pub failed: u32,
+    /// Leases that ran out since the engine was opened or it was decided about last: they count too.
+    pub lost: u32,
+    /// Why it failed the last time.
+    pub why: &'static str,
     /// From when on its time counts.
     pub counted_ms: u64,
     pub lease: Option<Lease>,
@@ -484,7 +488,7 @@ impl World {
             one.doubtful = false;
             one.gone &= !lost_relaxed;
             for step in one.steps.values_mut() {
-                (step.lease, step.hidden) = (None, false);
+                (step.lease, step.hidden, step.lost) = (None, false, 0);
             }
         }
         self
