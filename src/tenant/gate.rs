@@ -21,28 +21,63 @@ use crate::sync::{Instant, Mutex};
 /// Longest time a blocked claim sleeps without looking.
 const NAP: Duration = Duration::from_secs(1);
 
-/// What a registered worker acts through. There is one for each registration: it is not [`Clone`], and dropping it gives back what the worker
-/// holds.
+/// What a registered worker acts through. There is one for each registration: it can be given away, but it is not [`Clone`], and dropping it
+/// gives back what the worker holds.
 ///
-/// ```compile_fail
+/// ```
+/// fn away(gate: cutover::Gate) -> (cutover::Gate, ()) {
+///     (gate, ())
+/// }
+/// ```
+///
+/// ```compile_fail,E0599
 /// fn twice(gate: cutover::Gate) -> (cutover::Gate, cutover::Gate) {
 ///     (gate.clone(), gate)
 /// }
 /// ```
 ///
-/// Nothing of the engine can be reached through it, least of all a store:
+/// It leads to the tenant, and nobody else goes that way:
 ///
-/// ```compile_fail
+/// ```
+/// fn who(gate: &cutover::Gate) -> &str {
+///     gate.worker()
+/// }
+/// ```
+///
+/// ```compile_fail,E0616
 /// fn around(gate: &cutover::Gate) -> &cutover::Tenant {
-///     gate.tenant()
+///     &gate.tenant
+/// }
+/// ```
+///
+/// Least of all to a store, nor does it stand in for one:
+///
+/// ```
+/// fn read(store: &dyn cutover::store::Store) {
+///     let _ = store.get(cutover::formats::Family::Steps, b"key");
+/// }
+/// ```
+///
+/// ```compile_fail,E0599
+/// fn read(gate: &cutover::Gate) {
+///     let _ = gate.get(cutover::formats::Family::Steps, b"key");
+/// }
+/// ```
+///
+/// ```compile_fail,E0277
+/// fn store(gate: &cutover::Gate) -> &dyn cutover::store::Store {
+///     gate
 /// }
 /// ```
 pub struct Gate {
     pub(super) tenant: Tenant,
     terms: Terms,
     session: Mutex<SessionId>,
-    /// Of the last heartbeat.
-    sequence: AtomicU64,
+    /// Of the last heartbeat that was made. A heartbeat of this gate's own holds it until it is taken: of two threads that beat at the same time
+    /// neither overtakes the other, and is refused for it.
+    sequence: Mutex<u64>,
+    /// The newest epoch that it has [seen](Gate::seen).
+    seen: AtomicU64,
 }
 
 impl Tenant {
@@ -67,16 +102,16 @@ impl Tenant {
             length,
             runner: self.1.number(),
         };
-        let session = self.0.register(&terms);
-        Ok(Gate { tenant: self.clone(), terms, session: Mutex::new(session), sequence: AtomicU64::new(0) })
-    }
-}
-
-impl super::Inner {
-    fn register(&self, terms: &Terms) -> SessionId {
         // Before the session is there: a change that comes later waits for it.
-        let epoch = self.register.read().1.epoch;
-        self.sessions.open(terms.clone(), epoch, self.shared.clock.monotonic())
+        let epoch = self.status().epoch;
+        let session = self.0.sessions.open(terms.clone(), epoch, shared.clock.monotonic());
+        Ok(Gate {
+            tenant: self.clone(),
+            terms,
+            session: Mutex::new(session),
+            sequence: Mutex::new(0),
+            seen: AtomicU64::new(epoch),
+        })
     }
 }
 
@@ -87,7 +122,7 @@ impl Gate {
         &self.terms.worker
     }
 
-    /// Registers the worker anew, after its lease ran out. What it held is not its own any more.
+    /// Registers the worker anew, after its lease ran out. What it held is not its own any more, and it has [seen](Self::seen) what it had.
     ///
     /// # Errors
     /// If the engine is closed.
@@ -96,8 +131,9 @@ impl Gate {
         tenant.shared.check()?;
         let _pin = tenant.pin_for(Some(&self.tenant.1), "register a worker")?;
         let mut session = self.session.lock();
-        tenant.sessions.close(*session, tenant.shared.clock.monotonic());
-        *session = tenant.register(&self.terms);
+        let now = tenant.shared.clock.monotonic();
+        tenant.sessions.close(*session, now);
+        *session = tenant.sessions.open(self.terms.clone(), self.known(), now);
         drop(session);
         tenant.requeue_released();
         Ok(())
@@ -110,7 +146,8 @@ impl Gate {
     /// Takes the first ready step of `queue`, of whichever store, under a lease as long as the queue's [`Heartbeats`](crate::Heartbeats) say
     /// (monotonic time). Waits up to `wait` for one; `None` if there is none.
     ///
-    /// A claim writes nothing. After a crash of the process the step is ready again, and this claim's token is refused.
+    /// A claim writes nothing, but for steps that nobody is given any more: one whose instance is to stop, or whose [`Retry`](crate::Retry) has used up
+    /// a budget. After a crash of the process the step is ready again, and this claim's token is refused.
     ///
     /// # Errors
     /// [`LeaseExpired`](ErrorKind::LeaseExpired) if the worker was not heard of in time; [`AtLimit`](ErrorKind::AtLimit) if it holds as
@@ -162,7 +199,7 @@ impl Gate {
     /// # Errors
     /// If the engine is closed.
     pub fn heartbeat(&self, task: &Task) -> Result<Beat> {
-        self.deliver(&self.next_heartbeat(Some(task)))
+        self.beat(Some(task))
     }
 
     /// Says that the worker is alive and works on nothing.
@@ -170,18 +207,20 @@ impl Gate {
     /// # Errors
     /// If the engine is closed.
     pub fn idle(&self) -> Result<Beat> {
-        self.deliver(&self.next_heartbeat(None))
+        self.beat(None)
     }
 
-    /// The next heartbeat, for whoever delivers it later or on another way; it says that the worker has seen the status as it is now.
+    /// Notes that those to whom the worker hands the status on have confirmed the one of this epoch: its heartbeats say so from now on. Only for one
+    /// that [keeps a status](WorkerOptions::keeps_status). What was confirmed later stays, and an epoch that has not come yet is as the present one.
+    pub fn seen(&self, epoch: u64) {
+        self.seen.fetch_max(epoch.min(self.tenant.status().epoch), Ordering::Relaxed);
+    }
+
+    /// The next heartbeat, for whoever delivers it later or on another way. It says which status the worker knows: the present one, or if it
+    /// [keeps](WorkerOptions::keeps_status) one, the last that was [seen](Self::seen).
     #[must_use]
     pub fn next_heartbeat(&self, task: Option<&Task>) -> Heartbeat {
-        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
-        Heartbeat {
-            step: task.map(|task| (task.instance, task.step.clone(), task.token)),
-            sequence,
-            epoch: self.tenant.status().epoch,
-        }
+        self.numbered(&mut self.sequence.lock(), task)
     }
 
     /// Takes a heartbeat. What counts is when it is taken, so one that was delayed helps nobody.
@@ -241,6 +280,29 @@ impl Gate {
 }
 
 impl Gate {
+    fn beat(&self, task: Option<&Task>) -> Result<Beat> {
+        let mut sequence = self.sequence.lock();
+        let beat = self.numbered(&mut sequence, task);
+        self.deliver(&beat)
+    }
+
+    fn numbered(&self, sequence: &mut u64, task: Option<&Task>) -> Heartbeat {
+        *sequence += 1;
+        Heartbeat {
+            step: task.map(|task| (task.instance, task.step.clone(), task.token)),
+            sequence: *sequence,
+            epoch: self.known(),
+        }
+    }
+
+    /// The epoch of the newest status that the worker acts on for certain.
+    fn known(&self) -> u64 {
+        if self.terms.keeps_status {
+            return self.seen.load(Ordering::Relaxed);
+        }
+        self.tenant.status().epoch
+    }
+
     /// Why nothing can be claimed. A worker whose runner does not act any more is told that: to register anew would be of no use.
     fn refused(&self, refusal: Refusal) -> Error {
         if let Err(err) = self.tenant.check_access() {

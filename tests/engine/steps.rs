@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use cutover::clock::ManualClock;
 use cutover::{
-    Beat, Completion, Ended, Ending, ErrorKind, Gate, Heartbeats, NewStep, Refusal, Settled, Tenant,
+    Beat, Completion, Ended, Ending, ErrorKind, Gate, Heartbeats, MigrationOptions, NewStep, Phase, Refusal,
+    Settled, Tenant, WorkerOptions,
 };
 
 use crate::common::{Home, KEEP, LONG, keyed, many, memory, started, tenant, with_step};
@@ -157,4 +158,92 @@ fn a_cancelled_instance_does_not_keep_a_worker_from_other_work() {
     let [first, second] = claimed.recv_timeout(LEASE / 2).expect("a claim that does not wait returns");
     assert_eq!((first.unwrap().instance, second), (other, None));
     assert_eq!(holder.complete(&held, Completion::default()).unwrap(), done(Some(Ending::Cancelled)));
+}
+
+/// A worker with two steps may work on them in two threads.
+#[test]
+fn heartbeats_from_two_threads_of_a_worker_are_all_taken() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    started(tenant.launch(&keyed("k").step(NewStep::new("a")).step(NewStep::new("b"))).unwrap());
+    let worker = worker(&tenant);
+    let tasks = [claim(&worker).unwrap(), claim(&worker).unwrap()];
+    std::thread::scope(|scope| {
+        for task in &tasks {
+            scope.spawn(|| {
+                for _ in 0..50_000 {
+                    assert_eq!(worker.heartbeat(task).unwrap(), Beat::Renewed);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn a_worker_that_claims_in_two_threads_has_no_more_than_its_limit_and_nothing_is_lost() {
+    let home = Home::new();
+    let engine = home.open();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let worker = tenant.register(WorkerOptions::new("w")).unwrap();
+    let barrier = std::sync::Barrier::new(2);
+    for n in 0..300 {
+        let two = [0, 1].map(|of| started(tenant.launch(&with_step(&format!("{n} {of}"))).unwrap()));
+        let claim_both = || {
+            barrier.wait();
+            worker.claim("default", Duration::ZERO)
+        };
+        let got = std::thread::scope(|scope| {
+            [(), ()].map(|()| scope.spawn(claim_both)).map(|one| one.join().unwrap())
+        });
+        let (given, refused): (Vec<_>, Vec<_>) = got.into_iter().partition(Result::is_ok);
+        assert_eq!(
+            refused.into_iter().map(|err| err.unwrap_err().kind()).collect::<Vec<_>>(),
+            [ErrorKind::AtLimit]
+        );
+        let first = given.into_iter().next().unwrap().unwrap().expect("one of two");
+        assert_eq!(worker.complete(&first, Completion::default()).unwrap(), done(Some(Ending::Completed)));
+        let second = claim(&worker).expect("the other one");
+        assert!(two.contains(&first.instance) && two.contains(&second.instance));
+        assert_eq!(worker.complete(&second, Completion::default()).unwrap(), done(Some(Ending::Completed)));
+    }
+}
+
+/// Where the status went cannot be looked up: only the worker knows what is known there.
+#[test]
+fn a_phase_waits_until_a_kept_status_is_replaced_or_the_lease_of_its_keeper_is_over() {
+    for confirms in [true, false] {
+        let home = Home::new();
+        let clock = Arc::new(ManualClock::at(1_800_000_000_000));
+        let builder = home.builder().heartbeats(Heartbeats { every: LEASE, intervals: 1 });
+        let engine = builder.clock(clock.clone()).background(false).open().unwrap();
+        let tenant = tenant(&engine, memory("a"), KEEP);
+        let keeper = tenant.register(many("keeper").keeps_status()).unwrap();
+        let asks = worker(&tenant);
+        tenant.migration().start(memory("b"), MigrationOptions::default().hold_complete(true)).unwrap();
+        let phase_after = |beat: bool| {
+            for _ in 0..50 {
+                engine.step().unwrap();
+                if beat {
+                    assert_eq!([&keeper, &asks].map(|gate| gate.idle().unwrap()), [Beat::Renewed; 2]);
+                }
+            }
+            tenant.status().phase
+        };
+        assert_eq!(phase_after(true), Phase::PreMigration, "to be heard of is not to have seen it");
+        if confirms {
+            let seen = tenant.status().epoch;
+            keeper.seen(seen);
+            assert_eq!(phase_after(false), Phase::PreMigration, "it has not said so");
+            // It cannot have seen what is still to come.
+            keeper.seen(u64::MAX);
+            keeper.seen(seen - 1);
+            assert_eq!(phase_after(true), Phase::Migration);
+            keeper.seen(tenant.status().epoch);
+            assert_eq!(phase_after(true), Phase::PostMigration);
+        } else {
+            clock.advance(LEASE);
+            assert_eq!(phase_after(false), Phase::PostMigration, "it can do nothing any more");
+        }
+    }
 }
