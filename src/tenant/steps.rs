@@ -372,36 +372,3 @@ fn own_reason(reason: &str) -> String {
         reason
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use crate::files::MemoryFiles;
-    use crate::store::memory::MemoryDriver;
-    use crate::{Completion, Ending, Engine, Launch, NewStep, Settled, StoreSpec, Task, TenantOptions};
-
-    #[test]
-    fn the_last_step_of_an_instance_is_settled_under_its_key_whatever_its_task_says() {
-        let builder = Engine::builder("/data").files(Arc::new(MemoryFiles::new())).background(false);
-        let engine = builder.driver(Arc::new(MemoryDriver::new())).open().unwrap();
-        let store = StoreSpec::driver("memory").path("a");
-        let tenant = engine.create_tenant("acme", TenantOptions::new(store)).unwrap();
-        tenant.define("work", 1, "t", b"").unwrap();
-        tenant.launch(&Launch::new("work", 1).key("scope", "k").step(NewStep::new("s"))).unwrap();
-        let gate = tenant.register("w").unwrap();
-        let task = gate.claim("default", Duration::ZERO).unwrap().unwrap();
-        let key = task.key.clone().unwrap();
-        // As its worker has put it together again from what it had sent elsewhere.
-        let task = Task { key: None, ..task };
-        let launching = tenant.0.locks.keys.lock((tenant.0.id, &key));
-        std::thread::scope(|scope| {
-            let report = scope.spawn(|| gate.complete(&task, Completion::default()).unwrap());
-            std::thread::sleep(Duration::from_millis(200));
-            assert!(!report.is_finished(), "whoever launches with this key is looking at it");
-            drop(launching);
-            assert_eq!(report.join().unwrap(), Settled::Done { ended: Some(Ending::Completed) });
-        });
-    }
-}

@@ -230,7 +230,7 @@ fn a_step_whose_workers_are_never_heard_of_again_waits_for_a_decision_in_the_end
         attempts: 2,
         reason: "its worker was not heard of".into(),
     };
-    assert_eq!(undecided(&before), [due.clone()]);
+    assert_eq!(undecided(&before), std::slice::from_ref(&due));
     home.kill(engine);
     let (engine, clock) = at_a_moment(&home);
     let tenant = engine.tenant("acme").unwrap();

@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cutover::clock::ManualClock;
+use cutover::fault::{Act, Fault, Faults};
+use cutover::store::memory::MemoryDriver;
 use cutover::{
-    Beat, Completion, Ended, Ending, ErrorKind, Gate, Heartbeats, MigrationOptions, NewStep, Phase, Refusal,
-    Settled, Tenant, WorkerOptions,
+    Beat, Completion, Ended, Ending, Engine, ErrorKind, Gate, Heartbeats, Launched, MigrationOptions,
+    NewStep, Phase, Refusal, Settled, Task, Tenant, WorkerOptions,
 };
 
-use crate::common::{Home, KEEP, LONG, keyed, many, memory, started, tenant, with_step};
+use crate::common::{Home, KEEP, LONG, PATIENT, keyed, many, memory, started, tenant, with_step};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -246,4 +248,38 @@ fn a_phase_waits_until_a_kept_status_is_replaced_or_the_lease_of_its_keeper_is_o
             assert_eq!(phase_after(false), Phase::PostMigration, "it can do nothing any more");
         }
     }
+}
+
+/// A worker may have put its task together again from what it had sent elsewhere.
+#[test]
+fn the_last_step_of_an_instance_is_settled_under_its_key_whatever_its_task_says() {
+    let (home, faults) = (Home::new(), Faults::new());
+    let builder = Engine::builder(home.path().join("data")).heartbeats(PATIENT).background(false);
+    let engine = builder.driver(faults.driver(Arc::new(MemoryDriver::new()))).open().unwrap();
+    let tenant = tenant(&engine, memory("a"), KEEP);
+    let id = started(tenant.launch(&with_step("k")).unwrap());
+    let worker = worker(&tenant);
+    let task = Task { key: None, ..claim(&worker).unwrap() };
+    let conflict =
+        || assert_eq!(tenant.launch(&with_step("k")).unwrap(), Launched::Conflict { instance: id });
+    conflict();
+    let before = faults.reads();
+    conflict();
+    // The next one hangs in the last thing that it looks at, which it does with its key locked.
+    let last = 2 * faults.reads() - before;
+    let hangs = move |step: &cutover::fault::Step| step.act == Act::ReadStore && step.number == last;
+    faults.script(move |step| if hangs(step) { Fault::Hang } else { Fault::None });
+    std::thread::scope(|scope| {
+        let launching = scope.spawn(conflict);
+        while faults.hanging() == 0 && !launching.is_finished() {
+            std::thread::yield_now();
+        }
+        let report = scope.spawn(|| worker.complete(&task, Completion::default()).unwrap());
+        std::thread::sleep(Duration::from_millis(300));
+        let waited = !report.is_finished();
+        faults.release();
+        launching.join().unwrap();
+        assert_eq!(report.join().unwrap(), done(Some(Ending::Completed)));
+        assert!(waited, "it ended while a launch was looking at its key");
+    });
 }

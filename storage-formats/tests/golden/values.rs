@@ -176,7 +176,7 @@ fn steps() -> [(&'static str, StepRecord); 5] {
         failure: None,
     };
     let retry = RetryRecord { first_ms: 1000, most_ms: 60_000, attempts: 3, within_ms: 3_600_000 };
-    let step = |state, history, result: &[u8], revision| StepRecord {
+    let step = |state, history: Vec<Assignment>, result: &[u8], revision| StepRecord {
         state,
         queue: "q".to_owned(),
         input: b"{\"n\":1}".to_vec(),
