@@ -69,8 +69,8 @@ pub(crate) struct Core {
     replicator: Mutex<Replicator>,
     keeper: Mutex<Keeper>,
     runners: Mutex<BTreeMap<String, Arc<RunnerId>>>,
-    /// Migrations that a wave could not start.
-    left: Mutex<Vec<waves::Left>>,
+    /// What waves have ruled about migrations and could not do at once.
+    owed: Mutex<Vec<waves::Owed>>,
 }
 
 /// By name: what a try to make the tenant may have left.
@@ -349,7 +349,7 @@ impl Engine {
         let core = &self.0.core;
         let (kept, driven, copied, collected) = (core.keep(), core.drive(), core.copy(), core.collect());
         let flipped = core.flip(handover::driver::step);
-        core.start_left();
+        core.pay_owed();
         Ok(soon(kept) || soon(driven) || soon(flipped) || soon(copied) || soon(collected))
     }
 
@@ -412,7 +412,8 @@ impl Open {
             tenant.spaces.write().clear();
         }
         self.core.tenants.write().clear();
-        self.core.left.lock().clear();
+        let owed = self.core.owed.try_lock_until(until);
+        owed.ok_or_else(|| under_way("the start of a migration".to_owned()))?.clear();
         self.core.keeper.lock().close();
         let synced = shared.catalog.close();
         if verdict.is_ok() && synced.is_ok() {
@@ -474,9 +475,8 @@ impl Core {
 fn start_threads(open: &Open) -> Result<()> {
     let shared = &open.core.shared;
     let core = Arc::clone(&open.core);
-    open.threads.start(shared, Thread::Driver, move || {
-        [core.start_left(), core.drive()].into_iter().flatten().min()
-    })?;
+    open.threads
+        .start(shared, Thread::Driver, move || [core.pay_owed(), core.drive()].into_iter().flatten().min())?;
     // A thread of its own: requests wait for it, and it never waits for a store.
     let core = Arc::clone(&open.core);
     open.threads.start(shared, Thread::Flipper, move || core.flip(handover::driver::run))?;

@@ -46,6 +46,13 @@ pub enum Event {
         /// What, in words.
         error: String,
     },
+    /// What a wave had left to the background, to begin a migration or to call one off, cannot come to be and is not tried any more.
+    WaveGaveUp {
+        /// Name of the tenant.
+        tenant: String,
+        /// Why, in words.
+        error: String,
+    },
     /// A store does not take writes, or cannot be opened again yet. The engine goes on trying.
     StoreFailed {
         /// The store.

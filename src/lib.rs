@@ -26,7 +26,7 @@ mod threads;
 
 pub use catalog::StoreSpec;
 pub use cutover_formats as formats;
-pub use cutover_formats::access::{AccessLine, HandoverPhase, HandoverRecord, Seat};
+pub use cutover_formats::access::{AccessLine, HandoverPhase, HandoverRecord, InWave, Seat};
 pub use cutover_formats::meta::{EndedMigration, JournalLine, Outcome, Retention, RunId};
 pub use cutover_formats::record::{Ending, Token};
 pub use cutover_formats::{Access, InstanceId, Phase, Role, Status, StoreId, StoreStatus, TenantId};

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cutover_formats::{StoreId, TenantId};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind, Result};
+
 /// Every tenant, the stores that it was in, and every store that there was when a migration was planned; see [`Engine::plan`](crate::Engine::plan).
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Plan {
@@ -13,8 +15,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Refuses what was planned if something has changed from this plan to what there is `now`.
+    pub(crate) fn check(&self, now: &Self) -> Result<()> {
+        match self.drift(now) {
+            Some(drift) => {
+                Err(Error::new(ErrorKind::Drift, format!("the plan does not fit any more: {drift}")))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// What has changed from this plan to what there is `now`, in words.
-    pub(crate) fn drift(&self, now: &Self) -> Option<String> {
+    fn drift(&self, now: &Self) -> Option<String> {
         let mut said = Vec::new();
         let tenants = |here: &Self, there: &Self| -> Vec<String> {
             here.tenants

@@ -98,7 +98,7 @@ pub(super) fn open(builder: Builder) -> Result<Engine> {
         replicator: Mutex::default(),
         keeper: Mutex::default(),
         runners: Mutex::default(),
-        left: Mutex::default(),
+        owed: Mutex::default(),
     });
     let open = Open { core, threads: Threads::new() };
     #[cfg(feature = "proxy")]

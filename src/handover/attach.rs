@@ -8,7 +8,7 @@ use cutover_formats::access::{AccessRecord, HandoverPhase, Seat};
 use cutover_formats::limits::MAX_SEATS;
 
 use super::access::{self, Change};
-use super::{change_locked, change_seat, driver, named};
+use super::{change_locked, driver, held, named};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -157,7 +157,8 @@ impl Attached {
     }
 
     /// Says that the new runner serves: the last phase of a hand-over. Only now the old one is terminated, and there is no way back. Durable when
-    /// it returns; without a hand-over to this runner nothing changes.
+    /// it returns; without a hand-over to this runner nothing changes. While the hand-over is part of a wave that has not come to its end, only
+    /// that this was said is durable, and need not be said again: the wave ends the hand-over, or takes it back.
     ///
     /// # Errors
     /// [`NotPrimary`](ErrorKind::NotPrimary) if it does not act for the tenant; [`Unavailable`](ErrorKind::Unavailable) while the flip is not
@@ -184,11 +185,12 @@ impl Attached {
             }
         }
         let now_ms = tenant.shared.now_ms();
+        if held::knows_that_it_serves(&control) {
+            return Ok(());
+        }
         change_locked(tenant, &mut control, "runner", |record| {
-            if let Some(old) = record.handover.take().and_then(|handover| handover.from) {
-                change_seat(record, &old, Change::Terminate, now_ms)?;
-            }
-            Ok((self.runner.name.clone(), "serves".to_owned()))
+            let why = held::serves(record, now_ms)?;
+            Ok((self.runner.name.clone(), why.to_owned()))
         })
     }
 }

@@ -11,17 +11,17 @@ use cutover_formats::access::{AccessRecord, HandoverPhase, HandoverRecord, Seat}
 use super::access::{self, Change};
 use super::backoff::Backoff;
 use super::flip::{self, FlipStep, Next, Went};
-use super::named;
+use super::{held, named};
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::sync::Instant;
 use crate::tenant::Inner;
-use crate::tenant::access::{AccessControl, Asked, Flip, Flipped, Told};
+use crate::tenant::access::{AccessControl, Asked, Flip, Flipped, Ruled, Ruling, Told};
 use crate::tenant::seats::Queued;
 
 /// How long one step waits for pins before it turns to other tenants.
-const PATIENCE: Duration = Duration::from_millis(1);
+pub(super) const PATIENCE: Duration = Duration::from_millis(1);
 /// How long to wait after a failure.
 pub(super) const RETRY: Duration = Duration::from_millis(500);
 /// How long to wait before a flip that came to nothing is tried again in the background.
@@ -73,11 +73,14 @@ fn not_at_once(control: &mut AccessControl) -> Duration {
 /// What a flip that could not begin came to.
 fn failed_to_begin(tenant: &Inner, control: &mut AccessControl, err: &Error) {
     tenant.seats.unwant();
-    if let Some(asked) = control.asked.take() {
+    let ruled =
+        control.ruled.map(|Ruled { handover, ruling }| Asked { handover, back: ruling == Ruling::Goes });
+    if let Some(Asked { handover, back }) = control.asked.or(ruled) {
         let undone = Some(err.to_string());
-        control.last =
-            Some(Flipped { handover: asked.handover, back: asked.back, undone, ..Flipped::default() });
+        control.last = Some(Flipped { handover, back, undone, ..Flipped::default() });
     }
+    // Who goes back wants to be back: that is tried again.
+    control.asked = control.asked.filter(|asked| asked.back);
     let error = err.to_string();
     tenant.shared.emit(|| Event::HandoverFailed { tenant: tenant.name.clone(), error });
 }
@@ -98,6 +101,7 @@ fn begin_if_due(tenant: &Inner, control: &mut AccessControl) -> Result<Option<Du
         return Ok(None);
     }
     settle(tenant, control)?;
+    held::carry_out(tenant, control)?;
     if let Some(runner) = wanted {
         let handover = super::prepare_for(tenant, control, &runner)?;
         control.asked = Some(Asked { handover, back: false });
@@ -119,7 +123,8 @@ fn begin_if_due(tenant: &Inner, control: &mut AccessControl) -> Result<Option<Du
         },
         (phase, _) if flip::is_unfinished(phase) => {
             finish(tenant, control, "driver")?;
-            return Ok(None);
+            // What was ruled waited for this.
+            return Ok(control.ruled.map(|_| Duration::ZERO));
         }
         _ => return Ok(nap),
     };
@@ -458,6 +463,7 @@ pub(crate) fn recover(tenant: &Inner) -> Result<()> {
     if phase.is_some_and(flip::is_unfinished) {
         finish(tenant, &mut control, "recovery")?;
     }
+    held::release(tenant, &mut control)?;
     let said = std::mem::take(&mut control.said).join("; ");
     if !said.is_empty() {
         let told = Told { who: "recovery", step: 0, runner: "", why: &said };

@@ -1,8 +1,8 @@
 //! Hand-overs: which runner acts for a tenant, and giving it to another one while work goes on.
 //!
 //! [`access`] says which changes of a runner's access are legal, [`flip`] which step of a flip comes next; both are pure. [`driver`] makes the
-//! steps. [`attach`] is how a runner comes and goes, [`backoff`] how it tries again, [`wave`] how many tenants change hands as one. Here is
-//! what an operator, or the program that links the engine, can ask for.
+//! steps. [`attach`] is how a runner comes and goes, [`backoff`] how it tries again, [`wave`] how many tenants change hands as one and [`held`]
+//! how a wave keeps hold of each. Here is what an operator, or the program that links the engine, can ask for.
 //!
 //! Who may act is a table of its own. Where data is (a migration) and who works on a step (leases) are two others, and none of the three knows
 //! the others: a hand-over goes on while a migration does.
@@ -14,11 +14,12 @@ pub(crate) mod attach;
 pub mod backoff;
 pub(crate) mod driver;
 pub mod flip;
+pub(crate) mod held;
 pub mod wave;
 
 use std::time::Duration;
 
-use cutover_formats::access::{AccessLine, AccessRecord, HandoverPhase, HandoverRecord, Seat};
+use cutover_formats::access::{AccessLine, AccessRecord, HandoverPhase, HandoverRecord, InWave, Seat};
 use cutover_formats::{Access, limits};
 
 use self::access::Change;
@@ -144,7 +145,9 @@ impl Handover {
         let tenant = &*self.tenant.0;
         tenant.warm()?;
         let mut control = self.lock()?;
-        prepare(tenant, &mut control, to, options)
+        let mut id = 0;
+        prepare(tenant, &mut control, to, options, None, &mut id)?;
+        Ok(id)
     }
 
     /// Flips: the second phase. Returns when the new runner has been let in, or the old one goes on; the report says which, and how long requests
@@ -301,19 +304,6 @@ impl Handover {
         self.tenant.0.access.lock().lines()
     }
 
-    /// Flips without being asked again from now on, until it succeeds; also after a restart.
-    pub(crate) fn flip_later(&self) -> Result<()> {
-        let now_ms = self.tenant.0.shared.now_ms();
-        self.change("operator", |record| {
-            let handover = record.handover.as_mut().filter(|one| one.phase == HandoverPhase::Prepare);
-            let handover = handover.ok_or("there is no hand-over that has not flipped")?;
-            handover.flip_at_ms = Some(now_ms);
-            Ok((handover.to.clone(), "to be flipped in the background".to_owned()))
-        })?;
-        self.tenant.0.shared.wake(Thread::Flipper);
-        Ok(())
-    }
-
     /// The record of who acts, for whoever may change it: clients, and the runner that acts. While a flip is on nobody may, and the callers say so.
     pub(crate) fn lock(&self) -> Result<MutexGuard<'_, AccessControl>> {
         let Tenant(tenant, caller) = &self.tenant;
@@ -333,8 +323,12 @@ impl Handover {
 
     /// Asks for a flip, from this phase on. Whoever makes it as well keeps the lock until its first step: nobody is to come between.
     pub(crate) fn ask(&self, phase: HandoverPhase) -> Result<(MutexGuard<'_, AccessControl>, Asked)> {
-        let tenant = &*self.tenant.0;
         let mut control = self.lock()?;
+        let asked = Self::ask_locked(&self.tenant.0, &mut control, phase)?;
+        Ok((control, asked))
+    }
+
+    fn ask_locked(tenant: &Inner, control: &mut AccessControl, phase: HandoverPhase) -> Result<Asked> {
         if control.flip.is_some() {
             return Err(illegal(tenant, "a flip is on"));
         }
@@ -342,11 +336,14 @@ impl Handover {
         let Some(handover) = handover.filter(|handover| handover.phase == phase) else {
             return Err(illegal(tenant, "there is no hand-over in the phase for it"));
         };
+        if control.ruled.is_some_and(|ruled| ruled.handover == handover.id) {
+            return Err(illegal(tenant, "its wave has ruled about the hand-over, and that is being done"));
+        }
         let asked = Asked { handover: handover.id, back: phase == HandoverPhase::Cleanup };
         (control.asked, control.last) = (Some(asked), None);
         control.retry_at_once();
         tenant.shared.wake(Thread::Flipper);
-        Ok((control, asked))
+        Ok(asked)
     }
 
     /// Makes the steps of a flip that was asked for, until it is over.
@@ -458,7 +455,15 @@ fn illegal(tenant: &Inner, what: &str) -> Error {
     Error::new(ErrorKind::IllegalMove, message)
 }
 
-fn prepare(tenant: &Inner, control: &mut AccessControl, to: &str, options: &HandoverOptions) -> Result<u64> {
+/// Begins a hand-over. `id` is its number, set before anything of it may be durable: also if it is not known whether it is.
+fn prepare(
+    tenant: &Inner,
+    control: &mut AccessControl,
+    to: &str,
+    options: &HandoverOptions,
+    wave: Option<InWave>,
+    id: &mut u64,
+) -> Result<()> {
     control.settle()?;
     let record = control.record();
     if record.and_then(|record| record.seat(to)).is_none_or(|seat| seat.access != Access::Standby) {
@@ -474,13 +479,12 @@ fn prepare(tenant: &Inner, control: &mut AccessControl, to: &str, options: &Hand
         return Err(illegal(tenant, &what));
     }
     let now_ms = tenant.shared.now_ms();
-    let mut id = 0;
     change_locked(tenant, control, "operator", |record| {
-        id = record.epoch;
+        *id = record.epoch;
         let from = record.primary().map(|seat| seat.runner.clone());
         let why = format!("prepare: from {:?}", from.as_deref().unwrap_or(NOBODY));
         record.handover = Some(HandoverRecord {
-            id,
+            id: *id,
             from,
             to: to.to_owned(),
             phase: HandoverPhase::Prepare,
@@ -488,12 +492,13 @@ fn prepare(tenant: &Inner, control: &mut AccessControl, to: &str, options: &Hand
             patience_ms: clock::millis(options.patience),
             earlier: Vec::new(),
             started_ms: now_ms,
+            wave,
         });
         Ok((to.to_owned(), why))
     })?;
     control.retry_at_once();
     tenant.shared.wake(Thread::Flipper);
-    Ok(id)
+    Ok(())
 }
 
 /// The hand-over to a runner whose request is to bring the tenant to it: the one that is prepared, or a new one.
@@ -502,6 +507,10 @@ fn prepare_for(tenant: &Inner, control: &mut AccessControl, runner: &str) -> Res
     let prepared = prepared.filter(|one| one.phase == HandoverPhase::Prepare && one.to == runner);
     match prepared.map(|handover| handover.id) {
         Some(id) => Ok(id),
-        None => prepare(tenant, control, runner, &HandoverOptions::default()),
+        None => {
+            let mut id = 0;
+            prepare(tenant, control, runner, &HandoverOptions::default(), None, &mut id)?;
+            Ok(id)
+        }
     }
 }

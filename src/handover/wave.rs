@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::thread;
+use crate::tenant::access::Ruling;
 
 /// How a wave over a set of tenants goes.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,7 +37,7 @@ pub enum Verdict {
     Proceeded,
     /// Not enough have, and not too many have failed: what succeeded stays, and those left behind are repaired in the background.
     FellShort,
-    /// Too many have failed: everything is as it was before.
+    /// Too many have failed: everything is as it was before, but for what is stuck.
     Aborted,
 }
 
@@ -47,11 +48,12 @@ pub struct WaveReport {
     pub verdict: Verdict,
     /// The tenants that succeeded and stay so.
     pub done: Vec<String>,
-    /// Those that failed, and why.
+    /// Those that failed, and why. Unless the wave was aborted or they are stuck they are left to the background.
     pub failed: Vec<(String, String)>,
     /// Those that had succeeded and were rolled back.
     pub rolled_back: Vec<String>,
-    /// Those that were to be and could not, and why. It is tried again in the background.
+    /// Those for which what the verdict asks for could not be done, and why: what has succeeded to go on or to be rolled back, what has failed to be
+    /// called off or left to the background. What may still come to be is tried again in the background, as long as the engine is open.
     pub stuck: Vec<(String, String)>,
 }
 
@@ -83,20 +85,12 @@ impl Wave {
 pub(crate) trait Member {
     fn name(&self) -> &str;
 
-    /// Tries. What it has changed if it fails, the next try or [`forget`](Self::forget) finds.
+    /// Tries. What it has changed if it fails, the next try or the [ruling](Self::rule) finds.
     fn attempt(&self) -> Result<()>;
 
-    /// Takes back what has succeeded.
-    fn roll_back(&self) -> Result<()>;
-
-    /// The wave is given up: what a failed try has left is to go.
-    fn forget(&self) -> Result<()>;
-
-    /// It failed and is left behind: it is to be tried in the background.
-    fn repair(&self) -> Result<()>;
-
-    /// It succeeded and stays so.
-    fn settle(&self) -> Result<()>;
+    /// What becomes of it, whether it has succeeded, has failed, or that is not known. If it cannot be done it is tried in the background, unless that is
+    /// of no use.
+    fn rule(&self, ruling: Ruling) -> Result<()>;
 }
 
 /// Runs a wave.
@@ -118,23 +112,26 @@ pub(crate) fn run<M: Member>(wave: &Wave, members: &[M]) -> Result<WaveReport> {
         next.extend(left.iter().map(|(member, _)| *member));
     }
     let verdict = wave.judge(members.len(), left.len());
-    let mut rolled_back = Vec::new();
-    let mut did: Vec<(&M, Result<()>)> = Vec::new();
-    if verdict == Verdict::Aborted {
-        for member in std::mem::take(&mut done) {
-            match member.roll_back() {
-                Ok(()) => rolled_back.push(member.name().to_owned()),
-                Err(err) => did.push((member, Err(err))),
-            }
+    let ruling = if verdict == Verdict::Aborted { Ruling::Goes } else { Ruling::Stays };
+    let mut stuck = Vec::new();
+    let mut rule = |member: &M| match member.rule(ruling) {
+        Ok(()) => true,
+        Err(err) => {
+            stuck.push((member.name().to_owned(), err.to_string()));
+            false
         }
-        did.extend(left.iter().map(|(member, _)| (*member, member.forget())));
-    } else {
-        did.extend(done.iter().map(|member| (*member, member.settle())));
-        did.extend(left.iter().map(|(member, _)| (*member, member.repair())));
+    };
+    let mut rolled_back = Vec::new();
+    done.retain(|member| {
+        let ruled = rule(member);
+        if ruled && verdict == Verdict::Aborted {
+            rolled_back.push(member.name().to_owned());
+        }
+        verdict != Verdict::Aborted
+    });
+    for (member, _) in &left {
+        rule(member);
     }
-    let stuck =
-        did.into_iter().filter_map(|(member, did)| Some((member.name().to_owned(), did.err()?.to_string())));
-    let stuck = stuck.collect();
     let done = done.into_iter().map(|member| member.name().to_owned()).collect();
     let failed = left.into_iter().map(|(member, why)| (member.name().to_owned(), why)).collect();
     Ok(WaveReport { verdict, done, failed, rolled_back, stuck })

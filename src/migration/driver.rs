@@ -65,14 +65,9 @@ fn step_locked(tenant: &Inner, control: &mut Control) -> Option<Duration> {
 }
 
 fn try_step(tenant: &Inner, control: &mut Control) -> Result<Option<Duration>> {
-    // After a write that was in doubt the record may be ahead of what is published.
-    control.settle()?;
+    transition::settle(tenant, control)?;
     if control.check_exists().is_err() {
         return Ok(None);
-    }
-    let published = tenant.register.read().1;
-    if published.epoch != control.record().status.epoch {
-        transition::publish(tenant, control, published.phase);
     }
     if !control.drive.waited && !wait(tenant, control) {
         return Ok(Some(PATIENCE));

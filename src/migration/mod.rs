@@ -6,10 +6,12 @@
 
 pub(crate) mod decide;
 pub(crate) mod driver;
+mod options;
 pub mod phase;
 pub(crate) mod replicate;
 pub(crate) mod run;
 pub(crate) mod transition;
+pub(crate) mod wave;
 
 use std::time::Duration;
 
@@ -18,96 +20,19 @@ use cutover_formats::meta::{EndedMigration, JournalLine, MigrationRecord, RunId}
 use cutover_formats::{Phase, Role, Status};
 
 use self::decide::Next;
+pub use self::options::{Hold, MigrationOptions};
 use self::phase::Move;
 pub use self::run::Ran;
 use self::run::Verdict;
 use crate::catalog::StoreSpec;
 use crate::clock;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::Plan;
 use crate::shared::Thread;
 use crate::sync::{Instant, MutexGuard, thread};
 use crate::tenant::Tenant;
 use crate::tenant::control::{Control, CopyProgress};
 use crate::tenant::quarantine::{Quarantined, Retried};
 use crate::tenant::stragglers::{MoveProgress, Pass};
-
-/// How a migration goes. Durable with the migration.
-#[derive(Debug, Clone, Default)]
-pub struct MigrationOptions {
-    hold_switch: bool,
-    hold_complete: bool,
-    rate: u64,
-    move_rate: Option<u32>,
-    dwell_ms: [u64; 7],
-    plan: Option<Plan>,
-}
-
-/// Most instances and keys that are moved a second, unless told otherwise: their locks and commits leave room for everybody else's.
-const MOVE_RATE: u32 = 1000;
-
-impl MigrationOptions {
-    /// Wait before launches are switched until [`Migration::switch`] or [`Migration::release`].
-    #[must_use]
-    pub fn hold_switch(mut self, hold: bool) -> Self {
-        self.hold_switch = hold;
-        self
-    }
-
-    pub(crate) const fn holds_switch(&self) -> bool {
-        self.hold_switch
-    }
-
-    /// Wait before the store that has drained is given up until [`Migration::complete`] or [`Migration::release`].
-    #[must_use]
-    pub fn hold_complete(mut self, hold: bool) -> Self {
-        self.hold_complete = hold;
-        self
-    }
-
-    /// Copy and compare at most so many bytes a second; 0 for no limit.
-    #[must_use]
-    pub fn rate(mut self, bytes_a_second: u64) -> Self {
-        self.rate = bytes_a_second;
-        self
-    }
-
-    /// Refuse to begin if, since this plan was made, a tenant or a store came or went, or a tenant moved to another store.
-    #[must_use]
-    pub fn planned(mut self, plan: Plan) -> Self {
-        self.plan = Some(plan);
-        self
-    }
-
-    /// Let [`Migration::move_stragglers`] move at most so many instances, and keys that have outlived theirs, a second; 0 for no limit, 1,000
-    /// unless told otherwise.
-    #[must_use]
-    pub fn move_rate(mut self, a_second: u32) -> Self {
-        self.move_rate = Some(a_second);
-        self
-    }
-
-    /// Stay in this phase for at least so long.
-    #[must_use]
-    pub fn dwell(mut self, phase: Phase, time: Duration) -> Self {
-        let at = Phase::ALL.iter().position(|other| *other == phase);
-        if let Some(dwell) = at.and_then(|at| self.dwell_ms.get_mut(at)) {
-            *dwell = clock::millis(time);
-        }
-        self
-    }
-}
-
-/// A point at which a migration can be held.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hold {
-    /// Before launches are switched.
-    Switch,
-    /// Before the store that has drained is given up.
-    Complete,
-    /// Everywhere: nothing is copied, compared or moved.
-    All,
-}
 
 /// Where a migration is.
 #[derive(Debug, Clone)]
@@ -164,12 +89,6 @@ impl Migration {
         self.begin(&mut control, &target, options, None)
     }
 
-    /// The same for a thread that other tenants wait for: an error if somebody has the control of this one, perhaps in a store that hangs.
-    pub(crate) fn try_start(&self, target: StoreSpec, options: MigrationOptions) -> Result<u64> {
-        let mut control = self.tenant.0.try_steer(driver::SHORT)?;
-        self.begin(&mut control, &target, options, None)
-    }
-
     /// Begins a migration to `target` as an attempt at a run, unless that has been done: the same id again when it succeeded changes nothing
     /// and says so; while it is under way, or after a crash in it, it goes on, as the attempt named now; an attempt that was cancelled or
     /// rolled back is over, and another one begins anew. Of the migrations that have ended the latest 32 are remembered. What it says is
@@ -182,12 +101,24 @@ impl Migration {
     pub fn run(&self, run: &RunId, target: StoreSpec, options: MigrationOptions) -> Result<Ran> {
         limits::check_name("the id of the run", &run.id)?;
         limits::check_name("the name of the attempt", &run.attempt)?;
-        let tenant = &*self.tenant.0;
         let mut control = self.steer()?;
+        self.run_locked(&mut control, run, &target, options)
+    }
+
+    fn run_locked(
+        &self,
+        control: &mut Control,
+        run: &RunId,
+        target: &StoreSpec,
+        options: MigrationOptions,
+    ) -> Result<Ran> {
+        let tenant = &*self.tenant.0;
+        // An earlier try may have come so far without knowing it.
+        transition::settle(tenant, control)?;
         control.check_exists()?;
         let record = control.record();
         match run::judge(run, record.migration.as_ref(), &record.ended) {
-            Verdict::Begin => self.begin(&mut control, &target, options, Some(run.clone())).map(Ran::Began),
+            Verdict::Begin => self.begin(control, target, options, Some(run.clone())).map(Ran::Began),
             Verdict::Skip(ended) => Ok(Ran::Skipped(ended)),
             Verdict::Conflict(other) => {
                 Err(Error::new(ErrorKind::Conflict, format!("the tenant {:?} is in {other}", tenant.name)))
@@ -199,14 +130,14 @@ impl Migration {
                     .target
                     .and_then(|id| catalog.record(id))
                     .map(|store| catalog.directory(&store));
-                if there.is_some_and(|path| path != catalog.directory_for(&target)) {
+                if there.is_some_and(|path| path != catalog.directory_for(target)) {
                     let message =
                         format!("the run {:?} is under way to another store, as migration {number}", run.id);
                     return Err(Error::new(ErrorKind::Conflict, message));
                 }
                 if anew {
                     let why = format!("run {:?} goes on as attempt {:?}", run.id, run.attempt);
-                    transition::persist(tenant, &mut control, "operator", &why, |record| {
+                    transition::persist(tenant, control, "operator", &why, |record| {
                         if let Some(migration) = &mut record.migration {
                             migration.run = Some(run.clone());
                         }
@@ -226,25 +157,10 @@ impl Migration {
     ) -> Result<u64> {
         let tenant = &*self.tenant.0;
         transition::check_legal(control, Move::Start)?;
-        if let Some(plan) = &options.plan
-            && let Some(drift) = plan.drift(&tenant.shared.catalog.plan())
-        {
-            return Err(Error::new(ErrorKind::Drift, format!("the plan does not fit any more: {drift}")));
+        if let Some(plan) = options.plan() {
+            plan.check(&tenant.shared.catalog.plan())?;
         }
-        transition::start(tenant, control, target, |id, now_ms| MigrationRecord {
-            id,
-            goal: Role::Target,
-            hold_switch: options.hold_switch,
-            hold_complete: options.hold_complete,
-            paused: false,
-            rate: options.rate,
-            dwell_ms: options.dwell_ms,
-            abandon: false,
-            started_ms: now_ms,
-            move_older_ms: None,
-            move_rate: options.move_rate.unwrap_or(MOVE_RATE),
-            run,
-        })
+        transition::start(tenant, control, target, |id, now_ms| options.record(id, now_ms, run))
     }
 
     /// Switches launches to the target now, hold and dwell or not.

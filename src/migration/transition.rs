@@ -31,6 +31,16 @@ pub(crate) fn check_legal(control: &Control, tried: Move) -> Result<()> {
     }
 }
 
+/// After a write that was in doubt the record may be ahead of what is published: it is not any more.
+pub(crate) fn settle(tenant: &Inner, control: &mut Control) -> Result<()> {
+    control.settle()?;
+    let published = tenant.register.read().1;
+    if control.check_exists().is_ok() && published.epoch != control.record().status.epoch {
+        publish(tenant, control, published.phase);
+    }
+    Ok(())
+}
+
 /// Changes the record without changing the status.
 pub(crate) fn persist(
     tenant: &Inner,

@@ -39,12 +39,30 @@ pub(crate) struct AccessControl {
     pub(crate) last: Option<Flipped>,
     /// Somebody asked for a flip of the hand-over of this number.
     pub(crate) asked: Option<Asked>,
+    /// What a wave has ruled about the hand-over of this number, until that is done.
+    pub(crate) ruled: Option<Ruled>,
     /// After a flip that failed, the next try is not before this.
     pub(crate) not_before: Option<Instant>,
     /// How many have failed one after the other.
     pub(crate) failed: u32,
     /// The wait for what a primary that was terminated had been admitted to.
     pub(crate) ending: Option<Wait>,
+}
+
+/// What becomes of what a wave has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ruling {
+    /// It stays, and what has not succeeded is left to go on by itself.
+    Stays,
+    /// The wave is given up: all of it goes.
+    Goes,
+}
+
+/// A ruling about a hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ruled {
+    pub(crate) handover: u64,
+    pub(crate) ruling: Ruling,
 }
 
 /// A flip that was asked for.
@@ -135,6 +153,7 @@ impl AccessControl {
             flip: None,
             last: None,
             asked: None,
+            ruled: None,
             not_before: None,
             failed: 0,
             ending: None,

@@ -32,7 +32,6 @@ mod waiters;
 mod warm;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use cutover_formats::record::InstanceRecord;
 use cutover_formats::{InstanceId, NoteId, Phase, RowId, Status, StoreId, TenantId};
@@ -216,16 +215,6 @@ impl Inner {
     /// had the lock, nothing of this engine is written any more.
     pub(crate) fn steer(&self) -> Result<MutexGuard<'_, Control>> {
         let control = self.control.lock();
-        self.shared.check()?;
-        Ok(control)
-    }
-
-    /// The same for a thread that others wait for too: an error if somebody has it for longer than this.
-    pub(crate) fn try_steer(&self, limit: Duration) -> Result<MutexGuard<'_, Control>> {
-        let Some(control) = self.control.try_lock_for(limit) else {
-            let message = format!("another call steers the migration of the tenant {:?}", self.name);
-            return Err(Error::new(ErrorKind::Unavailable, message));
-        };
         self.shared.check()?;
         Ok(control)
     }

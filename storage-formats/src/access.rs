@@ -93,6 +93,15 @@ impl fmt::Display for HandoverPhase {
     }
 }
 
+/// That a hand-over is part of a wave which has not decided yet what becomes of it: until then it does not end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum InWave {
+    /// The new runner has not said that it serves.
+    Silent,
+    /// It has: the hand-over ends with the wave, unless that takes it back.
+    Serves,
+}
+
 /// A hand-over under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandoverRecord {
@@ -112,6 +121,8 @@ pub struct HandoverRecord {
     pub earlier: Vec<Seat>,
     /// When it began, in milliseconds since 1970.
     pub started_ms: u64,
+    /// It is part of a wave that has not decided yet.
+    pub wave: Option<InWave>,
 }
 
 /// What is written, in turn, to the two slots of a tenant's access.

@@ -1,6 +1,8 @@
 //! Any row, from any source of choices: fastrand in the tests, the fuzzer's bytes in `fuzz/`.
 
-use cutover_formats::access::{Access, AccessLine, AccessRecord, HandoverPhase, HandoverRecord, Seat};
+use cutover_formats::access::{
+    Access, AccessLine, AccessRecord, HandoverPhase, HandoverRecord, InWave, Seat,
+};
 use cutover_formats::meta::{
     CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention, RunId,
     StoreRecord, TenantRecord,
@@ -155,6 +157,7 @@ impl<S: Source> Rows<S> {
             patience_ms: self.small(),
             earlier: self.list(Self::seat),
             started_ms: self.small(),
+            wave: self.coin().then(|| self.one_of([InWave::Silent, InWave::Serves])),
         }
     }
 

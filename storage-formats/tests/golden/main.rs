@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use cutover_formats::access::{Access, AccessLine, AccessRecord, HandoverPhase};
+use cutover_formats::access::{Access, AccessLine, AccessRecord, HandoverPhase, InWave};
 use cutover_formats::codec::{self, RecordType, SLOT_FRAME};
 use cutover_formats::meta::{EndedMigration, JournalLine, Outcome, TenantRecord};
 use cutover_formats::record::{ClosedRecord, Ending, KeyEnd, KeyRecord};
@@ -216,6 +216,15 @@ fn numbers_of_choices_of_access() {
     for (number, phase) in (0..).zip(phases) {
         let set = |record: &mut AccessRecord| record.handover.as_mut().unwrap().phase = phase;
         assert_eq!(written(&set, PHASE), number);
+    }
+    // No time to flip, the patience, no earlier seats, when it began, "some".
+    const WAVE: usize = PHASE + 4 + 1 + 8 + 8 + 8 + 1;
+    for (number, wave) in (0..).zip([InWave::Silent, InWave::Serves]) {
+        let set = |record: &mut AccessRecord| {
+            let handover = record.handover.as_mut().unwrap();
+            (handover.flip_at_ms, handover.earlier, handover.wave) = (None, Vec::new(), Some(wave));
+        };
+        assert_eq!(written(&set, WAVE), number);
     }
 }
 

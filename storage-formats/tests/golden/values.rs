@@ -1,6 +1,8 @@
 //! What the fixtures say, field by field.
 
-use cutover_formats::access::{Access, AccessLine, AccessRecord, HandoverPhase, HandoverRecord, Seat};
+use cutover_formats::access::{
+    Access, AccessLine, AccessRecord, HandoverPhase, HandoverRecord, InWave, Seat,
+};
 use cutover_formats::keys::UNDECIDED;
 use cutover_formats::meta::{
     CatalogRecord, EndedMigration, EngineRecord, JournalLine, MigrationRecord, Outcome, Retention, RunId,
@@ -345,6 +347,7 @@ pub(crate) fn access() -> AccessRecord {
                 seat("new", Access::Standby, 2, 1_790_000_000_200),
             ],
             started_ms: 1_790_000_000_700,
+            wave: Some(InWave::Serves),
         }),
         journal: AccessLine {
             seq: 9,
