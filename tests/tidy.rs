@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 /// The layers from the bottom up. Those on one line do not know each other. `lib.rs` stands above them all.
 const LAYERS: [&[&str]; 12] = [
     &["sync"],
-    &["error", "heartbeats", "plan"],
-    &["clock", "event", "files", "locks", "service"],
+    &["error", "heartbeats"],
+    &["clock", "event", "files", "locks", "plan", "service"],
     &["store", "status"],
     &["fault"],
     &["meta"],

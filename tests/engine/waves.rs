@@ -542,3 +542,23 @@ fn what_is_of_no_use_any_more_is_given_up_and_told() {
     assert_eq!(*gave_up.0.lock().unwrap(), ["t1"]);
     assert_eq!(all.doors[1].status().phase, Phase::PreMigration, "the other one is left alone");
 }
+
+#[test]
+fn a_roll_back_that_cannot_begin_at_once_is_not_forgotten() {
+    let machine = Machine::new();
+    let engine = machine.open();
+    let all = eight(&engine);
+    let before = all.seats();
+    all.doors[0].handover().run("new", &HandoverOptions::default()).unwrap();
+    all.doors[0].handover().ask_to_roll_back().unwrap();
+    // Before it begins a change is in doubt, and cannot be looked at.
+    machine.faults.script(|step| match step.act {
+        Act::Rename | Act::ReadFile => Fault::Fail(Effect::Nothing),
+        _ => Fault::None,
+    });
+    all.new[0].serving().unwrap_err();
+    steps(&engine, 3);
+    machine.faults.clear();
+    step_until(&engine, || all.old[0].acts());
+    assert_eq!(all.seats(), before);
+}
