@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cutover::fault::{Act, Effect, Fault};
+use cutover::fault::{Act, Effect, Fault, Faults};
 use cutover::{
     Access, Attached, Engine, ErrorKind, Event, HandoverOptions, HandoverPhase, HandoverRecord, InWave,
     MigrationOptions, Observer, Outcome, Phase, RunId, Seat, StoreSpec, Tenant, TenantOptions, Verdict, Wave,
@@ -168,6 +168,15 @@ fn they_may_fail_at_any_point_of_a_hand_over() {
     }
 }
 
+/// Lets go of what hangs, also when a test fails.
+struct Release<'f>(&'f Faults);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
 /// Runs `then` while a wave hangs before the flip of the third tenant, with two that have flipped. What the wave says, if it comes to that.
 fn while_a_wave_hangs(
     machine: &Machine,
@@ -188,8 +197,9 @@ fn while_a_wave_hangs(
         while machine.faults.hanging() == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
+        let release = Release(&machine.faults);
         then();
-        machine.faults.release();
+        drop(release);
         wave.join().unwrap()
     })
 }
