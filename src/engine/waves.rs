@@ -13,8 +13,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::handover::HandoverOptions;
 use crate::handover::wave::{self, Member, Wave, WaveReport};
-use crate::migration::MigrationOptions;
 use crate::migration::wave::{Start, is_final};
+use crate::migration::{MigrationOptions, driver};
 use crate::shared::Thread;
 use crate::sync::{Instant, Mutex};
 use crate::tenant::Tenant;
@@ -235,8 +235,8 @@ impl Core {
             }
             one.not_before = now + RETRY;
             let tenant = &one.start.tenant.0;
-            // Somebody is at it, perhaps for long: the others do not wait for that.
-            let Some(mut control) = tenant.control.try_lock() else { return true };
+            // Somebody is at it, perhaps for long: the others do not wait for that, or not for long.
+            let Some(mut control) = tenant.control.try_lock_for(driver::SHORT) else { return true };
             if self.shared.is_closed() {
                 return false;
             }
