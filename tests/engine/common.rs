@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cutover::fault::{Act, Effect, Fault, Faults};
 use cutover::store::memory::MemoryDriver;
@@ -126,4 +126,23 @@ pub(crate) fn reach(tenant: &Tenant, phase: Phase) {
 pub(crate) fn settle(tenant: &Tenant) {
     let settled = tenant.migration().wait_settled(LONG).unwrap();
     assert!(settled, "{:?}", tenant.migration().progress());
+}
+
+/// A call hangs where a script said so. It is let go of with this, also when a test fails: else the thread that made it would be waited
+/// for, for ever.
+pub(crate) struct Hanging<'f>(&'f Faults);
+
+pub(crate) fn wait_for_hang(faults: &Faults) -> Hanging<'_> {
+    let until = Instant::now() + LONG;
+    while faults.hanging() == 0 {
+        assert!(Instant::now() < until, "nothing hangs");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Hanging(faults)
+}
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        self.0.release();
+    }
 }

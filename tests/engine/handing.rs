@@ -13,7 +13,9 @@ use cutover::{
     Hold, MigrationOptions, Phase, RunId, Settled,
 };
 
-use crate::common::{DROP, Home, KEEP, LONG, keyed, many, memory, settle, started, tenant, with_step};
+use crate::common::{
+    DROP, Home, KEEP, LONG, keyed, many, memory, settle, started, tenant, wait_for_hang, with_step,
+};
 use crate::runners::{Machine, kind, named, seats, steps, steps_of_flips, two_runners};
 
 #[test]
@@ -156,10 +158,7 @@ fn what_a_terminated_primary_was_admitted_to_ends_before_another_one_comes() {
     std::thread::scope(|scope| {
         let hangs = scope.spawn(|| old.tenant().launch(&keyed("hangs")));
         let until = Instant::now() + LONG;
-        while machine.faults.hanging() == 0 {
-            assert!(Instant::now() < until);
-            std::thread::yield_now();
-        }
+        let hanging = wait_for_hang(&machine.faults);
         machine.faults.clear();
         let terminates = scope.spawn(|| door.handover().terminate("old"));
         while seats(&door) != named(&[("old", Access::Terminated)]) {
@@ -168,7 +167,7 @@ fn what_a_terminated_primary_was_admitted_to_ends_before_another_one_comes() {
         }
         let early = two.attach("acme").map(drop);
         let waited = !terminates.is_finished();
-        machine.faults.release();
+        drop(hanging);
         assert_eq!(kind(early), ErrorKind::Unavailable);
         assert!(waited, "for what is under way");
         terminates.join().unwrap().unwrap();

@@ -11,7 +11,9 @@ use cutover::{
     NewStep, Phase, Refusal, Settled, Task, Tenant, WorkerOptions,
 };
 
-use crate::common::{Home, KEEP, LONG, PATIENT, keyed, many, memory, started, tenant, with_step};
+use crate::common::{
+    Home, KEEP, LONG, PATIENT, keyed, many, memory, started, tenant, wait_for_hang, with_step,
+};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -271,13 +273,11 @@ fn the_last_step_of_an_instance_is_settled_under_its_key_whatever_its_task_says(
     faults.script(move |step| if hangs(step) { Fault::Hang } else { Fault::None });
     std::thread::scope(|scope| {
         let launching = scope.spawn(conflict);
-        while faults.hanging() == 0 && !launching.is_finished() {
-            std::thread::yield_now();
-        }
+        let hanging = wait_for_hang(&faults);
         let report = scope.spawn(|| worker.complete(&task, Completion::default()).unwrap());
         std::thread::sleep(Duration::from_millis(300));
         let waited = !report.is_finished();
-        faults.release();
+        drop(hanging);
         launching.join().unwrap();
         assert_eq!(report.join().unwrap(), done(Some(Ending::Completed)));
         assert!(waited, "it ended while a launch was looking at its key");

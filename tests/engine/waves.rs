@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cutover::fault::{Act, Effect, Fault, Faults};
+use cutover::fault::{Act, Effect, Fault};
 use cutover::{
     Access, Attached, Engine, ErrorKind, Event, HandoverOptions, HandoverPhase, HandoverRecord, InWave,
     MigrationOptions, Observer, Outcome, Phase, RunId, Seat, StoreSpec, Tenant, TenantOptions, Verdict, Wave,
     WaveReport,
 };
 
-use crate::common::{LONG, keyed, memory};
+use crate::common::{LONG, keyed, memory, wait_for_hang};
 use crate::runners::{Machine, steps};
 
 const TENANTS: [&str; 8] = ["t0", "t1", "t2", "t3", "t4", "t5", "t6", "t7"];
@@ -168,15 +168,6 @@ fn they_may_fail_at_any_point_of_a_hand_over() {
     }
 }
 
-/// Lets go of what hangs, also when a test fails.
-struct Release<'f>(&'f Faults);
-
-impl Drop for Release<'_> {
-    fn drop(&mut self) {
-        self.0.release();
-    }
-}
-
 /// Runs `then` while a wave hangs before the flip of the third tenant, with two that have flipped. What the wave says, if it comes to that.
 fn while_a_wave_hangs(
     machine: &Machine,
@@ -194,12 +185,9 @@ fn while_a_wave_hangs(
     std::thread::scope(|scope| {
         let wave =
             scope.spawn(|| engine.hand_over_wave(&TENANTS, "new", &HandoverOptions::default(), &now()));
-        while machine.faults.hanging() == 0 {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        let release = Release(&machine.faults);
+        let hanging = wait_for_hang(&machine.faults);
         then();
-        drop(release);
+        drop(hanging);
         wave.join().unwrap()
     })
 }
