@@ -235,6 +235,8 @@ fn a_phase_waits_until_a_kept_status_is_replaced_or_the_lease_of_its_keeper_is_o
             tenant.status().phase
         };
         assert_eq!(phase_after(true), Phase::PreMigration, "to be heard of is not to have seen it");
+        keeper.register_anew().unwrap();
+        assert_eq!(phase_after(true), Phase::PreMigration, "nor is to register anew");
         if confirms {
             let seen = tenant.status().epoch;
             keeper.seen(seen);
